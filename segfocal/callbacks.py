@@ -1,0 +1,126 @@
+"""What happens beside training: checkpoints, pictures, a line for each validation."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+
+from segfocal.config.run import TrainConfig
+from segfocal.config.task import TaskConfig
+from segfocal.data.dataset import Batch, SegmentationDataset
+from segfocal.report.overlay import Array, Picture, sheet
+
+log = logging.getLogger("segfocal")
+
+
+def build_callbacks(config: TrainConfig, run_dir: Path, validation: SegmentationDataset) -> list[Callback]:
+    """The callbacks of a training, in the order in which they act."""
+    mode = "min" if config.minimise else "max"
+    every = config.trainer.validate_every
+    callbacks: list[Callback] = []
+    if config.callbacks.ema is not None:
+        callbacks.append(EMAWeightAveraging(decay=config.callbacks.ema))
+    # Both are saved when the epoch is over, validation included: going on from either starts with the next epoch.
+    keep = partial(ModelCheckpoint, run_dir / "checkpoints", save_on_train_epoch_end=True, enable_version_counter=False)
+    callbacks.append(keep(filename="best", monitor=config.objective, mode=mode, every_n_epochs=every))
+    callbacks.append(keep(filename="last"))
+    if config.callbacks.early_stopping is not None:
+        callbacks.append(EarlyStopping(config.objective, mode=mode, patience=config.callbacks.early_stopping, check_finite=False))
+    if config.callbacks.overlays > 0:
+        callbacks.append(Overlays(validation, config.task, config.callbacks.overlays, run_dir / "overlays"))
+    if config.logger.csv or config.logger.tensorboard:
+        callbacks.append(LearningRateMonitor("step"))
+    callbacks.append(EpochLine(config.objective))
+    if sys.stdout.isatty():
+        callbacks.append(RichProgressBar(leave=False))
+    return callbacks
+
+
+class EpochLine(Callback):
+    """A line in the log for each validation: the figures that tell whether it learns."""
+
+    def __init__(self, objective: str) -> None:
+        self.objective = objective
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        figures = trainer.callback_metrics
+        names = dict.fromkeys(["train/loss", "val/loss", self.objective, "iou_rarest"])
+        shown = "  ".join(
+            f"{name.replace('iou_rarest', 'IoU of the rarest class')} {figures[name]:.4f}" for name in names if name in figures
+        )
+        log.info("epoch %d of %s  %s", trainer.current_epoch + 1, trainer.max_epochs, shown)
+
+
+class Overlays(Callback):
+    """Draw the same few images whenever they are evaluated, into a directory and into TensorBoard.
+
+    Args:
+        dataset: the split that is evaluated.
+        task: what the masks mean.
+        count: how many images, spread evenly over the split.
+        directory: where the pictures are written.
+    """
+
+    def __init__(self, dataset: SegmentationDataset, task: TaskConfig, count: int, directory: Path) -> None:
+        self.dataset, self.task, self.directory = dataset, task, directory
+        self.chosen = set(np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int).tolist())
+        self.pictures: dict[int, Picture] = {}
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self._collect(outputs, batch)
+
+    on_test_batch_end = on_validation_batch_end
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self._draw(f"epoch_{trainer.current_epoch + 1:03d}.png", trainer)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._draw("evaluation.png", trainer)
+
+    def _collect(self, logits: Tensor, batch: Batch) -> None:
+        for row, index in enumerate(batch.indices.tolist()):
+            if index in self.chosen:
+                image, truth = self.dataset.source.read(index)
+                height, width = image.shape[:2]
+                predicted = labels_of(logits[row : row + 1], self.task)[0, :height, :width]
+                flat = truth if truth.ndim == 3 or self.task.name == "multiclass" else truth[..., None]
+                self.pictures[index] = Picture(self.dataset.source.names[index], visible(image), flat, predicted.cpu().numpy())
+
+    def _draw(self, name: str, trainer: Trainer) -> None:
+        picture = sheet([self.pictures[index] for index in sorted(self.pictures)], self.task)
+        self.pictures = {}
+        self.directory.mkdir(parents=True, exist_ok=True)
+        picture.save(self.directory / name)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image("overlays", np.asarray(picture), trainer.global_step, dataformats="HWC")
+
+
+def labels_of(logits: Tensor, task: TaskConfig) -> Tensor:
+    """What the logits (N, C, H, W) decide: class ids (N, H, W), or 0/1 (N, H, W, C) where classes may overlap or there is one."""
+    if task.name == "multiclass":
+        return logits.argmax(dim=1).to(torch.uint8)
+    return (logits > 0).permute(0, 2, 3, 1).to(torch.uint8)
+
+
+def visible(image: Array) -> Array:
+    """Three channels of 8 bit of any image (H, W, channels)."""
+    image = image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, axis=2)
+    if image.dtype == np.uint8:
+        return image
+    low, high = np.percentile(image, (1, 99))
+    stretched: Array = (255 * np.clip((image - low) / max(high - low, 1e-6), 0, 1)).astype(np.uint8)
+    return stretched

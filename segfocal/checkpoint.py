@@ -1,0 +1,136 @@
+"""What a checkpoint holds, how it is read without running anything, and how it is written so that it is never half there.
+
+A checkpoint is plain data: Lightning's own keys (weights in `state_dict`, optimiser, schedule, progress) and ours under
+`segfocal`. Every reading is `weights_only=True`, said each time.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import lightning
+import segmentation_models_pytorch as smp
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+import segfocal
+from segfocal.errors import UserError
+
+FORMAT = 1
+KEYS = ("format", "config", "classes", "mean", "std")
+
+
+def about(config: dict[str, Any], classes: list[str], mean: list[float], std: list[float]) -> dict[str, Any]:
+    """What a checkpoint says of the run, besides weights and state.
+
+    Args:
+        config: the resolved configuration as a plain dictionary.
+        classes: their names, in the order of the head's channels.
+        mean, std: of each image channel, of pixels in 0..1.
+    """
+    versions = {
+        "segfocal": segfocal.__version__,
+        "torch": str(torch.__version__),
+        "lightning": lightning.__version__,
+        "segmentation_models_pytorch": str(smp.__version__),
+    }
+    return {"format": FORMAT, "config": config, "classes": classes, "mean": mean, "std": std, "versions": versions}
+
+
+def locate(ckpt: str, which: str) -> Path:
+    """The file that `ckpt=` means: itself, or `which` (best, last) of a run directory.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(ckpt)
+    if "://" in ckpt:
+        raise UserError(f"ckpt={ckpt}: checkpoints are read from files, not from the network")
+    if path.is_dir():
+        found = path / "checkpoints" / f"{which}.ckpt"
+        if not found.is_file():
+            raise UserError(f"ckpt={ckpt}: no checkpoints/{which}.ckpt in that directory")
+        return found
+    if not path.is_file():
+        raise UserError(f"ckpt={ckpt}: no such file or run directory (seen from {Path.cwd()})")
+    return path
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A checkpoint as plain data on the CPU.
+
+    Raises:
+        UserError: damaged, holding more than plain data, or not one of this program.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, KeyError, ...
+        first = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+        raise UserError(f"{path}: cannot be read as a checkpoint: damaged, or it holds more than plain data ({first})") from None
+    ours = content.get("segfocal") if isinstance(content, dict) else None
+    if not isinstance(ours, dict) or any(key not in ours for key in KEYS) or "state_dict" not in content:
+        raise UserError(f"{path}: not a checkpoint of this program")
+    if ours["format"] != FORMAT:
+        raise UserError(
+            f"{path}: written in format {ours['format']}, this version reads {FORMAT}: use the version that wrote it ({ours.get('versions')})"
+        )
+    return dict(content)
+
+
+def load_weights(model: nn.Module, checkpoint: dict[str, Any], path: Path) -> None:
+    """Put the weights into a model; every one must be there and fit.
+
+    Raises:
+        UserError: naming the first that does not.
+    """
+    state = {name.removeprefix("model."): value for name, value in checkpoint["state_dict"].items() if name.startswith("model.")}
+    try:
+        model.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()[1:]]
+        raise UserError(f"{path}: its weights do not fit its configuration: {lines[0] if lines else error}") from None
+
+
+def check_same_model(checkpoint: dict[str, Any], config: dict[str, Any], path: Path) -> None:
+    """Going on needs the same task, model, optimiser and schedule; raises UserError with every key that differs."""
+    stored = checkpoint["segfocal"]["config"]
+    differing = [
+        f"{group}.{key}={config[group].get(key)} (the checkpoint: {stored[group].get(key)})"
+        for group in ("task", "model", "optimizer", "scheduler")
+        for key in sorted({*config[group], *stored[group]} - {"weights", "lr", "weight_decay"})
+        if config[group].get(key) != stored[group].get(key)
+    ]
+    if differing:
+        raise UserError(f"ckpt={path}: it cannot be gone on from with " + ", ".join(differing))
+
+
+class DurableCheckpointIO(TorchCheckpointIO):
+    """A checkpoint is there in full or not at all: written beside its place, flushed to the disk, then renamed.
+
+    Tensors are saved from the CPU, so that any machine reads them.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        on_cpu = tree_map(lambda item: item.detach().cpu() if isinstance(item, Tensor) else item, checkpoint)
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                torch.save(on_cpu, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        directory = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)  # the rename too
+        finally:
+            os.close(directory)

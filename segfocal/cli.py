@@ -1,0 +1,89 @@
+"""What surrounds `hydra.main`: mistakes said before it runs, failures said in one line, a sweep's answer after it."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from segfocal.config.parse import mistakes
+from segfocal.errors import UserError
+from segfocal.sweep import Job, write_summary
+
+MISTAKE = 2  # exit code of what the user can mend
+_SWEPT: list[Job] = []  # what the jobs of this process's sweep came to
+
+
+def start(main: Callable[[], Any], schema: type, config_name: str) -> None:
+    """Check the command line, run it, and where it was a sweep end with the table of its jobs."""
+    arguments = sys.argv[1:]
+    problems = mistakes(schema, config_name, overrides_in(arguments))
+    if problems:
+        for line in problems:
+            print(line, file=sys.stderr)
+        sys.exit(MISTAKE)
+    main()
+    if _SWEPT:
+        failed = write_summary(_SWEPT)
+        sys.exit(1 if failed else 0)
+
+
+def job(function: Callable[[DictConfig], float]) -> Callable[[DictConfig], float]:
+    """A job of `hydra.main`: a mistake of the user is one line and exit code 2; in a sweep the other jobs go on."""
+
+    @functools.wraps(function)
+    def wrapped(composed: DictConfig) -> float:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            return _job_of_sweep(function, composed)
+        try:
+            return function(composed)
+        except UserError as error:
+            print(error, file=sys.stderr)
+            sys.exit(MISTAKE)
+
+    return wrapped
+
+
+def _job_of_sweep(function: Callable[[DictConfig], float], composed: DictConfig) -> float:
+    settings = HydraConfig.get()
+    overrides = list(settings.overrides.task)
+    print(f"\njob {settings.job.num}: {' '.join(overrides)}", flush=True)
+    objective, failure = float("nan"), None
+    try:
+        objective = function(composed)
+    except UserError as error:
+        failure = str(error)
+        print(failure, file=sys.stderr)
+    except Exception as error:
+        failure = f"{type(error).__name__}: {error}"
+        traceback.print_exc()
+    _SWEPT.append(
+        Job(int(settings.job.num), overrides, settings.runtime.output_dir, str(composed.get("objective", "")), objective, failure)
+    )
+    return objective
+
+
+def run_dir() -> Path:
+    """The directory of the job that Hydra is running."""
+    return Path(HydraConfig.get().runtime.output_dir)
+
+
+def overrides_in(arguments: list[str]) -> list[str]:
+    """What of a command line are overrides: not Hydra's own flags, nor what follows those that take a value."""
+    with_value = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--info", "-i"}
+    found, skip = [], False
+    for argument in arguments:
+        if skip:
+            skip = False
+        elif argument in with_value:
+            skip = True
+        elif not argument.startswith("-"):
+            found.append(argument)
+    return found

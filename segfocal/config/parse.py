@@ -1,0 +1,150 @@
+"""From what Hydra composed to typed configuration; every mistake of a command line at once, each in one line.
+
+Nothing here imports torch. Hydra stops at the first mistake and says it in its own words: so a command line is checked
+before Hydra runs, mistake by mistake only where it does not compose as a whole.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import TypeAdapter, ValidationError
+
+from segfocal.config.messages import lines_of
+from segfocal.config.schema import load_plugins, register_schemas
+from segfocal.errors import UserError
+from segfocal.nearest import did_you_mean
+
+CONF = Path(__file__).parents[2] / "conf"
+MOST_JOBS_CHECKED = 64  # of a sweep; a mistake in a later one is said when its turn comes
+
+Config = TypeVar("Config")
+
+
+def parse(schema: type[Config], composed: DictConfig | dict[str, Any]) -> Config:
+    """Typed configuration from what Hydra composed, or from the plain dictionary that a checkpoint holds.
+
+    Raises:
+        UserError: with a line for each mistake.
+    """
+    try:
+        plain = OmegaConf.to_container(composed, resolve=True) if isinstance(composed, DictConfig) else composed
+        return TypeAdapter(schema).validate_python(plain)
+    except ValidationError as error:
+        raise UserError("\n".join(lines_of(error, plain))) from None
+    except OmegaConfBaseException as error:
+        raise UserError(first_line(error)) from None
+
+
+def mistakes(schema: type, config_name: str, overrides: list[str]) -> list[str]:
+    """Every mistake of a command line's overrides, a line each; the jobs of a sweep are checked one by one."""
+    register_schemas()
+    parsed, problems = _parse_overrides(overrides)
+    problems += load_plugins(_named_plugins(parsed))
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        for job in itertools.islice(_jobs(parsed), MOST_JOBS_CHECKED):
+            problems += [line for line in _mistakes_of_job(schema, config_name, job) if line not in problems]
+    return problems
+
+
+def _parse_overrides(overrides: list[str]) -> tuple[list[Override], list[str]]:
+    parser = OverridesParser.create()
+    parsed, problems = [], []
+    for override in overrides:
+        try:
+            parsed += parser.parse_overrides([override])
+        except HydraException:
+            problems.append(f"{override}: not of the form key=value (quote lists and braces for the shell: 'task.classes=[a,b]')")
+    return parsed, problems
+
+
+def _named_plugins(overrides: list[Override]) -> list[str]:
+    named = [item.value() for item in overrides if item.key_or_group == "plugins"]
+    return [str(name) for value in named if isinstance(value, list) for name in value]
+
+
+def _jobs(overrides: list[Override]) -> Iterator[list[Override]]:
+    """What each job of a sweep is given; the overrides themselves where nothing is swept."""
+    parser = OverridesParser.create()
+    choices = []
+    for override in overrides:
+        if override.is_sweep_override():
+            key = override.get_key_element()
+            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        else:
+            choices.append([override.input_line or ""])
+    for job in itertools.product(*choices):
+        yield parser.parse_overrides(list(job))
+
+
+def _mistakes_of_job(schema: type, config_name: str, overrides: list[Override]) -> list[str]:
+    try:
+        composed = compose(config_name, [item.input_line or "" for item in overrides])
+        parse(schema, composed)
+    except UserError as error:
+        return str(error).splitlines()
+    except (HydraException, OmegaConfBaseException) as error:
+        return _one_by_one(schema, config_name, overrides) or [first_line(error)]
+    return []
+
+
+def _one_by_one(schema: type, config_name: str, overrides: list[Override]) -> list[str]:
+    """The mistakes of overrides that do not compose: groups and options first, then values on what the right ones compose to."""
+    problems, options, values = [], [], []
+    for item in overrides:
+        known = _options(item.key_or_group)
+        if not known and not item.is_delete():
+            values.append(item)
+            continue
+        value: Any = item.value()
+        wanted = value if isinstance(value, list) else [value]
+        wrong = [str(name) for name in wanted if name is not None and str(name) not in known and not _found(item.key_or_group, name)]
+        problems += [f"{item.key_or_group}={name}: no such option{did_you_mean(name, known)}" for name in wrong]
+        if item.is_add() and not item.key_or_group.startswith("hydra"):
+            problems.append(f"{item.input_line}: every group stands in the defaults: leave out the +")
+        if not wrong:
+            options.append((item.input_line or "").lstrip("+"))
+    try:
+        plain = OmegaConf.to_container(compose(config_name, options))
+    except (HydraException, OmegaConfBaseException) as error:
+        return problems or [first_line(error)]
+    for item in values:
+        if not item.key_or_group.startswith("hydra"):
+            _put(plain, item.key_or_group.split("."), item.value())
+    try:
+        parse(schema, DictConfig(plain))
+    except UserError as error:
+        problems += str(error).splitlines()
+    return problems
+
+
+def _options(group: str) -> list[str]:
+    """The options of a group; none where it is not a group."""
+    return [name for name in GlobalHydra.instance().config_loader().get_group_options(group) if group.split("/")[0] != "schema"]
+
+
+def _found(group: str, name: Any) -> bool:
+    """Whether an installed plug-in brings the option."""
+    return bool(load_plugins([], group, str(name)) == [] and str(name) in _options(group))
+
+
+def _put(tree: Any, path: list[str], value: Any) -> None:
+    for key in path[:-1]:
+        if not isinstance(tree.get(key), dict):
+            tree[key] = {}
+        tree = tree[key]
+    tree[path[-1]] = value
+
+
+def first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

@@ -1,0 +1,188 @@
+"""The whole of a run: what `train.py` and `evaluate.py` are configured by."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
+
+from segfocal.config.augment import AugmentConfig
+from segfocal.config.base import STRICT, Count, Flag, Index, NonNegative, OpenFraction
+from segfocal.config.data import DATA, CheckpointDataConfig, DataConfig
+from segfocal.config.encoders import ARCHITECTURES, check_encoder
+from segfocal.config.loss import LossConfig, check_loss
+from segfocal.config.optim import OPTIMIZERS, SCHEDULERS, OptimizerConfig, SchedulerConfig
+from segfocal.config.synthetic import SYNTHETIC_CLASSES
+from segfocal.config.task import TaskConfig
+from segfocal.registry import LOSSES
+
+Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
+Split = Literal["train", "val", "test"]
+
+
+@dataclass(config=STRICT, kw_only=True)
+class ModelConfig:
+    """
+    Args:
+        name: the decoder, one of segmentation-models-pytorch.
+        encoder: the backbone: a name of SMP (`resnet34`) or `tu-` and a name of timm (`tu-convnext_tiny`).
+        weights: what the encoder starts from: null random; `imagenet` downloaded by SMP; `efficientnet_lite0` from the package of the
+            extra `weights`, offline; else the path of a local file.
+        in_channels: channels of the image: 1 reads everything as grey, 3 as RGB, more as they are.
+        bias_prior: start the head's bias from the class frequencies of the training split (focal paper, arXiv 1708.02002, section 3.3);
+            null does so for focal losses.
+    """
+
+    name: Literal[ARCHITECTURES] = "unet"  # type: ignore[valid-type]  # the names of the installed release, tested
+    encoder: str = "resnet18"
+    weights: str | None = None
+    in_channels: Count = 3
+    bias_prior: Flag | None = None
+
+    def __post_init__(self) -> None:
+        problem = check_encoder(self.encoder)
+        if problem:
+            raise PydanticCustomError("encoder", "model.encoder={name}: {problem}", {"name": self.encoder, "problem": problem})
+
+
+@dataclass(config=STRICT, kw_only=True)
+class TrainerConfig:
+    """
+    Args:
+        max_epochs: passes over the training split.
+        precision: null takes the profile's.
+        gradient_clip: largest norm of the gradient; 0 does not clip.
+        accumulate: batches to a step of the optimiser.
+        validate_every: epochs between validations.
+        test: evaluate the best checkpoint on the test split at the end.
+    """
+
+    max_epochs: Count = 20
+    precision: Precision | None = None
+    gradient_clip: NonNegative = 1.0
+    accumulate: Count = 1
+    validate_every: Count = 1
+    test: Flag = True
+
+    def __post_init__(self) -> None:
+        if self.validate_every > self.max_epochs:
+            raise ValueError(
+                f"trainer.validate_every={self.validate_every} is more than trainer.max_epochs={self.max_epochs}: there would be no validation"
+            )
+
+
+@dataclass(config=STRICT, kw_only=True)
+class ProfileConfig:
+    """
+    Args:
+        name: the option.
+        accelerator: the device; `auto` takes a GPU where there is one.
+        precision: null takes what is fastest and safe on the device.
+        channels_last: memory format of the convolutions.
+        num_workers: null takes a number from the cores.
+    """
+
+    name: str
+    accelerator: Literal["auto", "cpu", "gpu", "npu"] = "auto"
+    precision: Precision | None = None
+    channels_last: Flag = True
+    num_workers: Index | None = None
+
+
+@dataclass(config=STRICT, kw_only=True)
+class CallbacksConfig:
+    """
+    Args:
+        name: the option.
+        ema: decay of the moving average of the weights, which is what is validated and kept; null has none.
+        early_stopping: stop after so many validations without a better objective; null goes on to the end.
+        overlays: draw so many validation images, the same after every validation.
+    """
+
+    name: str = "default"
+    ema: OpenFraction | None = None
+    early_stopping: Count | None = None
+    overlays: Index = 6
+
+
+@dataclass(config=STRICT, kw_only=True)
+class LoggerConfig:
+    """
+    Args:
+        csv: metrics.csv in the run directory.
+        tensorboard: curves and overlays in tensorboard/ there.
+    """
+
+    csv: Flag = False
+    tensorboard: Flag = False
+
+
+@dataclass(config=STRICT, kw_only=True)
+class TrainConfig:
+    """
+    Args:
+        seed: order, augmentation, initial weights and splits are functions of it.
+        out: where run directories are made.
+        ckpt: a checkpoint or run directory to go on from; null starts afresh.
+        objective: the validation figure that chooses the best checkpoint, stops early, and is what sweeps compare.
+        plugins: Python modules that register losses of your own.
+    """
+
+    task: TaskConfig
+    data: Annotated[DataConfig, DATA.field]
+    augment: AugmentConfig
+    model: ModelConfig
+    loss: Annotated[LossConfig, LOSSES.field]
+    optimizer: Annotated[OptimizerConfig, OPTIMIZERS.field]
+    scheduler: Annotated[SchedulerConfig, SCHEDULERS.field]
+    trainer: TrainerConfig
+    profile: ProfileConfig
+    callbacks: CallbacksConfig
+    logger: LoggerConfig
+    seed: Index = 0
+    out: str = "runs"
+    ckpt: str | None = None
+    objective: Literal["val/iou_macro", "val/dice_macro", "val/ap_macro", "val/auroc_macro", "val/loss"] = "val/iou_macro"
+    plugins: list[str] = Field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.data, CheckpointDataConfig):
+            raise ValueError("data=checkpoint is for evaluate.py: choose the data to train on, as in data=folder data.root=/path/to/data")
+        problems = []
+        if self.task.classes is None:
+            if self.data.name == "synthetic":
+                self.task.classes = list(SYNTHETIC_CLASSES[self.task.name])
+            else:
+                problems = ["task.classes is not said: name the classes of the masks, as in 'task.classes=[crack]'"]
+        problems += self.data.problems(self.task) + check_loss(self.loss, self.task)
+        if problems:
+            raise ValueError("\n".join(problems))
+
+    @property
+    def minimise(self) -> bool:
+        """Whether a smaller objective is better."""
+        return self.objective == "val/loss"
+
+
+@dataclass(config=STRICT, kw_only=True)
+class EvaluateConfig:
+    """
+    Args:
+        ckpt: a checkpoint file or a run directory (its best).
+        split: the split to evaluate.
+        data: other data than the checkpoint was trained on.
+        overlays: draw so many images.
+    """
+
+    data: Annotated[DataConfig | CheckpointDataConfig, DATA.field]
+    profile: ProfileConfig
+    ckpt: str | None = None
+    split: Split = "test"
+    out: str = "runs"
+    overlays: Index = 6
+
+    def __post_init__(self) -> None:
+        if self.ckpt is None:
+            raise ValueError("ckpt is not said: which checkpoint to evaluate, as in ckpt=runs/<run> or ckpt=best.ckpt")

@@ -1,0 +1,91 @@
+"""What Hydra is told of the configuration classes: a node with their defaults for each, under schema/.
+
+The nodes are untyped on purpose: types and ranges are checked in one place, by the classes (`parse`), for all mistakes at
+once. Hydra needs the nodes to know the keys, their defaults, and what tab completion may offer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+from importlib.metadata import entry_points
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+
+from segfocal.config import run
+from segfocal.config.augment import AugmentConfig
+from segfocal.config.data import DATA
+from segfocal.config.optim import OPTIMIZERS, SCHEDULERS
+from segfocal.config.task import TaskConfig
+from segfocal.registry import LOSSES, Registry
+from segfocal.rundir import new_dir
+
+REGISTRIES = (DATA, LOSSES, OPTIMIZERS, SCHEDULERS)
+SINGLE = {
+    "task": TaskConfig,
+    "augment": AugmentConfig,
+    "model": run.ModelConfig,
+    "trainer": run.TrainerConfig,
+    "profile": run.ProfileConfig,
+    "callbacks": run.CallbacksConfig,
+    "logger": run.LoggerConfig,
+    "train": run.TrainConfig,
+    "evaluate": run.EvaluateConfig,
+}
+
+
+@functools.cache
+def register_schemas() -> None:
+    """Tell Hydra of every built-in configuration class, and OmegaConf of our resolver."""
+    store = ConfigStore.instance()
+    for name, cls in SINGLE.items():
+        store.store(group="schema", name=name, node=_defaults(cls))
+    for registry in REGISTRIES:
+        for name in registry.names():
+            _store(registry, name)
+    OmegaConf.register_new_resolver("new_dir", new_dir, replace=True)
+
+
+def load_plugins(modules: list[str], group: str = LOSSES.group, name: str | None = None) -> list[str]:
+    """Import the plug-ins that the command line names, and the installed one that brings an option named there.
+
+    Returns:
+        A line for each that cannot be imported.
+    """
+    problems = []
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            problems.append(f"plugins=[{module}]: {error}: is its folder on PYTHONPATH, or the package installed?")
+    for registry in REGISTRIES:
+        if registry.group == group and name is not None and entry_points(group=registry.package, name=name):
+            registry.find(name)
+        for known in registry.names():
+            _store(registry, known)
+    return problems
+
+
+def _store(registry: Registry, name: str) -> None:
+    cls = registry.find(name)
+    assert cls is not None
+    store, node = ConfigStore.instance(), {**_defaults(cls), "name": name}
+    store.store(group=f"schema/{registry.group}", name=name, node=node)
+    if not cls.__module__.startswith("segfocal.config"):  # a plug-in brings no YAML: its defaults are the option
+        store.store(group=registry.group, name=name, node=node)
+
+
+def _defaults(cls: type) -> dict[str, Any]:
+    """The fields that have a default, with it."""
+    found = {}
+    for field in dataclasses.fields(cls):
+        default = getattr(field.default, "default", field.default)  # pydantic keeps its own Field there
+        factory = getattr(field.default, "default_factory", None) or field.default_factory
+        if factory is not None and factory is not dataclasses.MISSING:
+            found[field.name] = factory()
+        elif default is not dataclasses.MISSING and not repr(default).startswith("PydanticUndefined"):
+            found[field.name] = default
+    return found

@@ -1,0 +1,90 @@
+"""The splits, checked and measured, as loaders."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import BatchSampler, DataLoader
+
+from segfocal.config.augment import AugmentConfig
+from segfocal.config.data import DATA, DataConfig
+from segfocal.config.task import TaskConfig
+from segfocal.data.dataset import Batch, Collate, SegmentationDataset
+from segfocal.data.sampling import EpochSampler, SameSizeBatches
+from segfocal.data.source import Source, Subset
+from segfocal.data.stats import SplitStats, scan
+from segfocal.data.transforms import TrainTransform
+from segfocal.errors import UserError
+
+
+class SegmentationData(LightningDataModule):
+    """
+    Args:
+        config, augment, task: of the run.
+        channels: of the images that the model takes.
+        workers: processes for each loader.
+        seed: of the run.
+        pin_memory: copy batches into page-locked memory, for a GPU.
+    """
+
+    def __init__(
+        self, config: DataConfig, augment: AugmentConfig, task: TaskConfig, channels: int, workers: int, seed: int, pin_memory: bool = False
+    ) -> None:
+        super().__init__()
+        self.config, self.augment, self.task, self.seed = config, augment, task, seed
+        self.workers, self.pin_memory = workers, pin_memory
+        sources: dict[str, Source] = DATA.build(config, task, channels, seed)
+        if config.overfit:
+            sources = dict.fromkeys(("train", "val", "test"), sources["train"])
+        if config.limit is not None:
+            sources = {split: Subset(source, config.limit) for split, source in sources.items()}
+        self.sources = sources
+        self.mean: list[float] = [0.0] * channels
+        self.std: list[float] = [1.0] * channels
+
+    def check(self, split: str | None = None) -> dict[str, SplitStats]:
+        """Read a split, or all of them, once; raises UserError with every fault."""
+        where = f"data.root={root}" if (root := getattr(self.config, "root", None)) else f"data={self.config.name}"
+        return scan(self.sources if split is None else {split: self.dataset(split).source}, self.task, where)
+
+    def normalise(self, mean: list[float], std: list[float]) -> None:
+        """Say what is subtracted from and divides each channel; before any loader is asked for."""
+        self.mean, self.std = mean, std
+
+    def dataset(self, split: str) -> SegmentationDataset:
+        """A split as it is evaluated: whole images, not varied."""
+        if split not in self.sources:
+            raise UserError(f"split={split}: the data has {', '.join(self.sources)}")
+        return SegmentationDataset(self.sources[split], self.mean, self.std)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        transform = TrainTransform(self.augment, self.config.crop, self.task.ignore_index)
+        dataset = SegmentationDataset(self.sources["train"], self.mean, self.std, transform, self.seed)
+        # A last batch of a few samples would spoil BatchNorm's statistics.
+        drop_last = len(dataset) >= self.config.batch_size
+        sampler: Any = EpochSampler(len(dataset), self.seed)  # BatchSampler is typed for plain indices, and takes any
+        batches = BatchSampler(sampler, self.config.batch_size, drop_last)
+        return self._loader(dataset, batches)
+
+    def evaluation_loader(self, split: str) -> DataLoader[Batch]:
+        """Every sample once, whole, in batches of one size."""
+        dataset = self.dataset(split)
+        sizes = [dataset.source.size(index) for index in range(len(dataset))]
+        return self._loader(dataset, SameSizeBatches(sizes, self.config.batch_size))
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return self.evaluation_loader("val")
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        return self.evaluation_loader("test")
+
+    def _loader(self, dataset: SegmentationDataset, batches: BatchSampler | SameSizeBatches) -> DataLoader[Batch]:
+        return DataLoader(
+            dataset,
+            batch_sampler=batches,
+            num_workers=self.workers,
+            collate_fn=Collate(self.task.ignore_index),
+            pin_memory=self.pin_memory,
+            persistent_workers=self.workers > 0,
+        )

@@ -1,0 +1,87 @@
+"""From a source to tensors."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from segfocal.data.sampling import Key
+from segfocal.data.source import Array, Source
+from segfocal.data.transforms import sample_seed
+
+STRIDE = 32  # what the deepest level of most encoders divides by
+
+
+class Batch(NamedTuple):
+    """
+    Shapes: image (N, channels, H, W) float32; target uint8 (N, H, W) or, for multilabel, (N, C, H, W); indices (N,) int64,
+    the samples' places in the split.
+    """
+
+    image: Tensor
+    target: Tensor
+    indices: Tensor
+
+
+class Transform(Protocol):
+    def __call__(self, image: Array, mask: Array, seed: int) -> tuple[Array, Array]: ...
+
+
+class SegmentationDataset(Dataset[Batch]):
+    """Samples by (epoch, index).
+
+    Args:
+        source: what is read.
+        mean, std: of each channel, of pixels in 0..1.
+        transform: varies a sample by a seed; None leaves it.
+        seed: of the run.
+    """
+
+    def __init__(self, source: Source, mean: list[float], std: list[float], transform: Transform | None = None, seed: int = 0) -> None:
+        self.source, self.transform, self.seed = source, transform, seed
+        self.mean = np.asarray(mean, np.float32)
+        self.scale = 1 / np.asarray(std, np.float32)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, key: Key) -> Batch:
+        epoch, index = key
+        image, mask = self.source.read(index)
+        if self.transform is not None:
+            image, mask = self.transform(image, mask, sample_seed(self.seed, epoch, index))
+        return Batch(self._image(image), _mask(mask), torch.tensor(index))
+
+    def _image(self, image: Array) -> Tensor:
+        unit = image.astype(np.float32) / 255 if image.dtype == np.uint8 else image
+        return torch.from_numpy((unit - self.mean) * self.scale).permute(2, 0, 1)
+
+
+def _mask(mask: Array) -> Tensor:
+    tensor = torch.from_numpy(np.ascontiguousarray(mask))
+    return tensor.permute(2, 0, 1) if tensor.ndim == 3 else tensor
+
+
+class Collate:
+    """Stack samples, padded below and to the right to the next multiple of the stride: 0 in the image, ignore_index in the mask."""
+
+    def __init__(self, ignore_index: int, stride: int = STRIDE) -> None:
+        self.ignore_index, self.stride = ignore_index, stride
+
+    def __call__(self, samples: list[Batch]) -> Batch:
+        height, width = (self._padded(max(sample.image.shape[axis] for sample in samples)) for axis in (1, 2))
+        channels = samples[0].image.shape[0]
+        image = torch.zeros(len(samples), channels, height, width).contiguous(memory_format=torch.channels_last)
+        target = torch.full((len(samples), *samples[0].target.shape[:-2], height, width), self.ignore_index, dtype=torch.uint8)
+        for number, sample in enumerate(samples):
+            h, w = sample.image.shape[1:]
+            image[number, :, :h, :w] = sample.image
+            target[number, ..., :h, :w] = sample.target
+        return Batch(image, target, torch.stack([sample.indices for sample in samples]))
+
+    def _padded(self, length: int) -> int:
+        return -(-length // self.stride) * self.stride

@@ -1,0 +1,44 @@
+"""What a split is to the rest of the program: names, sizes, and a way to read a sample."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+class Source(Protocol):
+    """Samples of a split, in an order that never changes."""
+
+    names: list[str]
+    """A name for each sample, unique in the split."""
+
+    def __len__(self) -> int: ...
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width of a sample without decoding it."""
+
+    def read(self, index: int) -> tuple[Array, Array]:
+        """Image (H, W, channels) uint8 or float32, and mask uint8: class ids (H, W), or 0/1 (H, W, classes) for multilabel.
+
+        ignore_index stands in the mask as it is.
+        """
+
+
+class Subset:
+    """The first samples of a source."""
+
+    def __init__(self, source: Source, limit: int) -> None:
+        self.source = source
+        self.names = source.names[:limit]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def size(self, index: int) -> tuple[int, int]:
+        return self.source.size(index)
+
+    def read(self, index: int) -> tuple[Array, Array]:
+        return self.source.read(index)

@@ -1,0 +1,125 @@
+"""`fit`: from a configuration to a trained, evaluated checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from omegaconf import OmegaConf
+
+from segfocal import checkpoint as checkpoints
+from segfocal.callbacks import build_callbacks
+from segfocal.config.run import Split, TrainConfig
+from segfocal.data.datamodule import SegmentationData
+from segfocal.data.stats import SplitStats, report
+from segfocal.devices import Device, resolve
+from segfocal.evaluation import evaluate_checkpoint
+from segfocal.losses import build_loss
+from segfocal.models import build_model, set_bias_prior
+from segfocal.module import SegmentationModule
+from segfocal.weights import normalization
+
+log = logging.getLogger("segfocal")
+
+
+def fit(config: TrainConfig, run_dir: Path) -> float:
+    """Train, keep the best and the last checkpoint, evaluate the best.
+
+    Args:
+        config: of the run.
+        run_dir: a directory of its own for everything that is written.
+
+    Returns:
+        The best value of the objective; NaN where the validation masks leave it undefined.
+
+    Raises:
+        UserError: anything that the user can mend.
+    """
+    started = time.monotonic()
+    quieten()
+    resumed = checkpoints.locate(config.ckpt, "last") if config.ckpt else None
+    plain = dataclasses.asdict(config)
+    if resumed:
+        checkpoints.check_same_model(checkpoints.read(resumed), plain, resumed)
+        log.info("going on from %s", resumed)
+    device = resolve(config.profile, config.trainer.precision, config.data.num_workers)
+    log.info("device: %s", device.reason)
+    seed_everything(config.seed, verbose=False)
+    data = SegmentationData(
+        config.data, config.augment, config.task, config.model.in_channels, device.workers, config.seed, device.pin_memory
+    )
+    stats = data.check()
+    for line in report(stats, config.task):
+        log.info(line)
+    data.normalise(*(normalization(config.model.weights, config.model.encoder) or stats["train"].mean_std))
+    module = build_module(config, data, stats["train"])
+    OmegaConf.save(OmegaConf.create(plain), run_dir / "config.yaml")
+    trainer = build_trainer(config, run_dir, device, data)
+    trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
+    best = run_dir / "checkpoints" / "best.ckpt"
+    split: Split = "test" if config.trainer.test and "test" in data.sources else "val"
+    evaluate_checkpoint(best, split, run_dir, device, data, config.callbacks.overlays)
+    value = checkpoints.read(best)["segfocal"]["metrics"].get(config.objective.removeprefix("val/"))
+    objective = math.nan if value is None else float(value)
+    log.info("%s %.4f at its best, %.1f minutes in all", config.objective, objective, (time.monotonic() - started) / 60)
+    return objective
+
+
+def build_module(config: TrainConfig, data: SegmentationData, train: SplitStats) -> SegmentationModule:
+    """Model and loss, the head's bias at the class frequencies where the loss wants that."""
+    model = build_model(config.model, config.task)
+    wanted = config.model.bias_prior
+    if wanted if wanted is not None else getattr(config.loss, "wants_prior", False):
+        set_bias_prior(model, train.prior, config.task)
+    about = checkpoints.about(dataclasses.asdict(config), config.task.class_names, data.mean, data.std)
+    return SegmentationModule(model, config.task, build_loss(config.loss, config.task), config, about, config.profile.channels_last)
+
+
+def build_trainer(config: TrainConfig, run_dir: Path, device: Device, data: SegmentationData) -> Trainer:
+    """Lightning's Trainer, as the configuration has it."""
+    loggers: list[Logger] = []
+    if config.logger.csv:
+        loggers.append(CSVLogger(run_dir, name="", version=""))
+    if config.logger.tensorboard:
+        loggers.append(TensorBoardLogger(run_dir, name="", version="tensorboard", default_hp_metric=False))
+    return Trainer(
+        default_root_dir=run_dir,
+        accelerator=device.accelerator,
+        devices=1,
+        precision=device.precision,
+        max_epochs=config.trainer.max_epochs,
+        accumulate_grad_batches=config.trainer.accumulate,
+        gradient_clip_val=config.trainer.gradient_clip or None,
+        check_val_every_n_epoch=config.trainer.validate_every,
+        callbacks=build_callbacks(config, run_dir, data.dataset("val")),
+        logger=loggers,
+        plugins=[checkpoints.DurableCheckpointIO()],
+        num_sanity_val_steps=0,  # the data has been checked, and a validation before any step says nothing
+        log_every_n_steps=1,
+        use_distributed_sampler=False,
+        enable_model_summary=False,
+        enable_progress_bar=sys.stdout.isatty(),
+    )
+
+
+def quieten() -> None:
+    """Leave out what libraries say that nobody here can act on; each with its reason."""
+    for name in ("lightning.pytorch", "lightning.fabric"):  # which devices there are and are not: said in one line of ours
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message, _reason in (
+        (".*does not have many workers.*", "their number is the profile's"),
+        (".*Checkpoint directory .* exists and is not empty.*", "the run directory is ours"),
+        (".*Experiment logs directory .* exists.*", "the run directory is ours"),
+        (".*LeafSpec.*", "deprecated in torch, used by Lightning"),
+        (".*lr_scheduler.step.*", "Lightning's order under mixed precision is right"),
+    ):
+        warnings.filterwarnings("ignore", message)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorBoard's writer, where TensorFlow happens to be installed

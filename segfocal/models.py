@@ -1,0 +1,64 @@
+"""Encoder-decoder models of segmentation-models-pytorch, and where their head starts."""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import segmentation_models_pytorch as smp
+import torch
+from torch import nn
+
+from segfocal.config.run import ModelConfig
+from segfocal.config.task import TaskConfig
+from segfocal.errors import UserError
+
+
+def build_model(config: ModelConfig, task: TaskConfig, pretrained: bool = True) -> nn.Module:
+    """A model with a channel a class (one for binary).
+
+    Args:
+        config: architecture, encoder, weights.
+        task: how many classes.
+        pretrained: False leaves `config.weights` alone: a checkpoint is about to be loaded.
+
+    Raises:
+        UserError: architecture and encoder do not go together, or the weights do not fit.
+    """
+    hub = "imagenet" if pretrained and config.weights == "imagenet" else None
+    try:
+        model: nn.Module = smp.create_model(
+            config.name, encoder_name=config.encoder, encoder_weights=hub, in_channels=config.in_channels, classes=task.num_classes
+        )
+    except OSError as error:  # the hub's client: no network, no such weights there
+        raise UserError(f"model.weights=imagenet: the weights of {config.encoder} could not be downloaded ({_short(error)})") from None
+    except Exception as error:  # SMP raises ValueError, KeyError, AttributeError and RuntimeError of timm alike
+        raise UserError(f"model={config.name} model.encoder={config.encoder}: {_short(error)}") from None
+    if pretrained and config.weights and not hub:
+        from segfocal.weights import load_encoder_weights
+
+        load_encoder_weights(cast(nn.Module, model.encoder), config.weights, config.encoder)
+    return model
+
+
+def set_bias_prior(model: nn.Module, prior: list[float], task: TaskConfig) -> None:
+    """Start the head at the class frequencies: b = log(p / (1 - p)) under a sigmoid, b_c = log p_c under a softmax.
+
+    Args:
+        model: of SMP, whose head is `segmentation_head`.
+        prior: share of the training pixels that are of each class, each in (0, 1].
+
+    Reference:
+        Focal loss, arXiv 1708.02002, section 3.3 (there one value for all classes).
+    """
+    head = next(layer for layer in reversed(list(model.segmentation_head.modules())) if isinstance(layer, nn.Conv2d))  # type: ignore[union-attr]  # SMP's head
+    if head.bias is None:
+        raise UserError(f"model.bias_prior=true: the head of {type(model).__name__} has no bias")
+    clipped = [min(max(share, 1e-6), 1 - 1e-6) for share in prior]
+    values = [math.log(share) if task.name == "multiclass" else math.log(share / (1 - share)) for share in clipped]
+    with torch.no_grad():
+        head.bias.copy_(torch.tensor(values))
+
+
+def _short(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

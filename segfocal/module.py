@@ -1,0 +1,109 @@
+"""The LightningModule: one step for training, validation and test."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from segfocal.config.optim import SCHEDULERS
+from segfocal.config.run import TrainConfig
+from segfocal.config.task import TaskConfig
+from segfocal.data.dataset import Batch
+from segfocal.metrics import SegmentationMetrics
+from segfocal.optim import build_optimizer
+
+Figures = dict[str, float | None]
+
+
+class SegmentationModule(LightningModule):
+    """
+    Args:
+        model: image (N, channels, H, W) -> logits (N, C, H, W).
+        task: what the logits mean.
+        loss: logits and target -> a number; None where nothing is trained.
+        config: of the run; None where nothing is trained.
+        about: what a checkpoint holds besides the weights, plain data.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        task: TaskConfig,
+        loss: nn.Module | None = None,
+        config: TrainConfig | None = None,
+        about: dict[str, Any] | None = None,
+        channels_last: bool = True,
+    ) -> None:
+        super().__init__()
+        self.model = model.to(memory_format=torch.channels_last) if channels_last else model
+        self.loss, self.config, self.about = loss, config, about
+        self.metrics = SegmentationMetrics(task.name, task.class_names, task.ignore_index)
+        self.figures: Figures = {}
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits: Tensor = self.model(image)
+        return logits
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        # Dropout and the like are functions of the step, so that a resumed run draws what the uninterrupted one would have drawn.
+        assert self.config is not None
+        torch.manual_seed((self.config.seed * 1_000_003 + self.global_step) % 2**63)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        return self._step(batch, "train")
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        return self._step(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        return self._step(batch, "test")
+
+    def _step(self, batch: Batch, stage: str) -> Tensor:
+        """The loss in training; elsewhere the logits, counted by the metrics."""
+        logits = self(batch.image)
+        if self.loss is not None:
+            loss = self.loss(logits, batch.target)
+            self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.image))
+            if stage == "train":
+                return cast(Tensor, loss)
+        self.metrics.update(logits, batch.target)
+        return cast(Tensor, logits)
+
+    def on_validation_epoch_start(self) -> None:
+        self.metrics.reset()
+
+    def on_test_epoch_start(self) -> None:
+        self.metrics.reset()
+
+    def on_validation_epoch_end(self) -> None:
+        self.figures = self.metrics.compute()
+        for name, value in self.figures.items():
+            self.log(f"val/{name}", math.nan if value is None else value)
+        self.log("iou_rarest", self._rarest(), prog_bar=True, logger=False)
+
+    def on_test_epoch_end(self) -> None:
+        self.figures = self.metrics.compute()
+
+    def _rarest(self) -> float:
+        """IoU of the class that fewest of the pixels are of."""
+        shares = {name.split("/", 1)[1]: value for name, value in self.figures.items() if name.startswith("pixel_share/") and value}
+        if not shares:
+            return math.nan
+        value = self.figures[f"iou/{min(shares, key=lambda name: shares[name])}"]
+        return math.nan if value is None else value
+
+    def configure_optimizers(self) -> Any:
+        assert self.config is not None
+        optimizer = build_optimizer(self.config.optimizer, self.model)
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = SCHEDULERS.build(self.config.scheduler, optimizer, steps, self.config.minimise)
+        if schedule["interval"] == "epoch":
+            schedule |= {"monitor": self.config.objective, "frequency": self.config.trainer.validate_every}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["segfocal"] = {**(self.about or {}), "epoch": self.current_epoch, "metrics": self.figures}

@@ -1,0 +1,17 @@
+"""What somebody who mistyped a name probably meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def did_you_mean(name: str, known: Iterable[str], most: int = 12) -> str:
+    """A tail for an error message: the nearest known names, or all of them where none is near and they are few."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    if near:
+        return "; did you mean " + " or ".join(near) + "?"
+    if known and len(known) <= most:
+        return "; there are " + ", ".join(known)
+    return ""

@@ -1,0 +1,97 @@
+"""Optimisers and learning-rate schedules, built from their configuration."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
+
+from segfocal.config.optim import (
+    OPTIMIZERS,
+    SCHEDULERS,
+    AdamWConfig,
+    ConstantConfig,
+    CosineConfig,
+    OneCycleConfig,
+    OptimizerConfig,
+    PlateauConfig,
+    PolyConfig,
+    SGDConfig,
+)
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Weights, which decay, and the one-dimensional parameters (biases, normalisation), which do not."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [
+        {"params": [parameter for parameter in parameters if parameter.ndim > 1], "weight_decay": weight_decay},
+        {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+@OPTIMIZERS.builder(AdamWConfig)
+def adamw(config: AdamWConfig, model: nn.Module) -> Optimizer:
+    return torch.optim.AdamW(parameter_groups(model, config.weight_decay), lr=config.lr, betas=(config.betas[0], config.betas[1]))
+
+
+@OPTIMIZERS.builder(SGDConfig)
+def sgd(config: SGDConfig, model: nn.Module) -> Optimizer:
+    groups = parameter_groups(model, config.weight_decay)
+    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
+
+
+def warmed_up(share: float, warmup: float) -> tuple[float, float]:
+    """The factor of a linear warm-up over the first `warmup` of training, and the share done of what follows."""
+    if share < warmup:
+        return (share + 1e-3) / (warmup + 1e-3), 0.0
+    return 1.0, (share - warmup) / max(1e-12, 1 - warmup)
+
+
+@SCHEDULERS.builder(ConstantConfig)
+def constant(config: ConstantConfig, optimizer: Optimizer, steps: int, minimise: bool) -> dict[str, Any]:
+    return _each_step(LambdaLR(optimizer, lambda step: 1.0))
+
+
+@SCHEDULERS.builder(PolyConfig)
+def poly(config: PolyConfig, optimizer: Optimizer, steps: int, minimise: bool) -> dict[str, Any]:
+    def factor(step: int) -> float:
+        warm, share = warmed_up(step / steps, config.warmup)
+        return warm * math.pow(max(0.0, 1 - share), config.power)
+
+    return _each_step(LambdaLR(optimizer, factor))
+
+
+@SCHEDULERS.builder(CosineConfig)
+def cosine(config: CosineConfig, optimizer: Optimizer, steps: int, minimise: bool) -> dict[str, Any]:
+    def factor(step: int) -> float:
+        warm, share = warmed_up(step / steps, config.warmup)
+        return warm * (1 + math.cos(math.pi * min(1.0, share))) / 2
+
+    return _each_step(LambdaLR(optimizer, factor))
+
+
+@SCHEDULERS.builder(OneCycleConfig)
+def onecycle(config: OneCycleConfig, optimizer: Optimizer, steps: int, minimise: bool) -> dict[str, Any]:
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    # One step more than there are: Lightning moves the schedule after the last step too, where OneCycleLR would raise.
+    return _each_step(OneCycleLR(optimizer, peaks, total_steps=steps + 1, pct_start=config.pct_start, div_factor=config.div_factor))
+
+
+@SCHEDULERS.builder(PlateauConfig)
+def plateau(config: PlateauConfig, optimizer: Optimizer, steps: int, minimise: bool) -> dict[str, Any]:
+    mode = "min" if minimise else "max"
+    return {"scheduler": ReduceLROnPlateau(optimizer, mode, config.factor, config.patience), "interval": "epoch"}  # type: ignore[arg-type]  # a Literal
+
+
+def build_optimizer(config: OptimizerConfig, model: nn.Module) -> Optimizer:
+    """The optimiser of a model's parameters."""
+    optimizer: Optimizer = OPTIMIZERS.build(config, model)
+    return optimizer
+
+
+def _each_step(scheduler: Any) -> dict[str, Any]:
+    return {"scheduler": scheduler, "interval": "step"}

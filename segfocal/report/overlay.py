@@ -1,0 +1,114 @@
+"""Pictures of predictions: image, truth and errors side by side."""
+
+from __future__ import annotations
+
+import colorsys
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from segfocal.config.task import TaskConfig
+
+Array = NDArray[Any]
+CELL = 320  # widest picture in the sheet, in pixels
+GAP = 6
+HEADER = 26
+MISSED, FALSE, FOUND = (255, 70, 70), (255, 190, 0), (40, 220, 120)
+BACK, INK = (250, 250, 250), (30, 30, 30)
+
+
+@dataclass
+class Picture:
+    """A sample and what was predicted for it.
+
+    Args:
+        name: of the sample.
+        image: (H, W, 3) uint8.
+        truth, prediction: class ids (H, W), or 0/1 (H, W, C) for binary and multilabel.
+    """
+
+    name: str
+    image: Array
+    truth: Array
+    prediction: Array
+
+
+def sheet(pictures: list[Picture], task: TaskConfig) -> Image.Image:
+    """A row for each picture: the image, the truth on it, and what the prediction found, missed and made up."""
+    shown = [[picture.image, _labelled(picture, picture.truth, task), _errors(picture, task)] for picture in pictures]
+    scale = min(1.0, CELL / max(picture.image.shape[1] for picture in pictures))
+    cells = [[_scaled(cell, scale) for cell in row] for row in shown]
+    width = max(cell.width for row in cells for cell in row)
+    heights = [row[0].height for row in cells]
+    legend = _legend(task)
+    columns = ["image", "truth", "prediction"]
+    result = Image.new("RGB", (3 * (width + GAP) + GAP, HEADER + sum(heights) + GAP * len(heights) + legend.height), BACK)
+    draw = ImageDraw.Draw(result)
+    for column, text in enumerate(columns):
+        draw.text((GAP + column * (width + GAP), 6), text, fill=INK, font=ImageFont.load_default(14))
+    top = HEADER
+    for row, height in zip(cells, heights, strict=True):
+        for column, cell in enumerate(row):
+            result.paste(cell, (GAP + column * (width + GAP), top))
+        top += height + GAP
+    result.paste(legend, (GAP, top))
+    return result
+
+
+def palette(count: int) -> Array:
+    """Colours as far apart as the eye tells, (count, 3) uint8."""
+    hues = [(number * 0.61803) % 1 for number in range(count)]
+    return np.array(
+        [[round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.85, 0.95 - 0.25 * (number % 2))] for number, hue in enumerate(hues)],
+        np.uint8,
+    )
+
+
+def _labelled(picture: Picture, labels: Array, task: TaskConfig) -> Array:
+    if task.name == "multiclass":
+        colours = palette(task.num_classes)
+        known = labels < task.num_classes
+        return _blend(picture.image, colours[np.where(known, labels, 0)], known, 0.6)
+    result = picture.image
+    colours = palette(task.num_classes) if task.name == "multilabel" else np.array([FOUND], np.uint8)
+    for number, colour in enumerate(colours):
+        result = _blend(result, colour, labels[..., number] == 1, 0.6)
+    return result
+
+
+def _errors(picture: Picture, task: TaskConfig) -> Array:
+    if task.name != "binary":
+        return _labelled(picture, picture.prediction, task)
+    truth, predicted = picture.truth[..., 0], picture.prediction[..., 0] == 1
+    result = _blend(picture.image, np.array(FOUND), (truth == 1) & predicted, 0.75)
+    result = _blend(result, np.array(MISSED), (truth == 1) & ~predicted, 0.75)
+    return _blend(result, np.array(FALSE), (truth == 0) & predicted, 0.75)
+
+
+def _blend(image: Array, colour: Array, where: Array, strength: float) -> Array:
+    mixed = (1 - strength) * image + strength * colour
+    return np.where(where[..., None], mixed, image).astype(np.uint8)
+
+
+def _scaled(array: Array, scale: float) -> Image.Image:
+    image = Image.fromarray(array)
+    return image if scale == 1 else image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR)
+
+
+def _legend(task: TaskConfig) -> Image.Image:
+    if task.name == "binary":
+        entries = [("found", FOUND), ("missed", MISSED), ("made up", FALSE)]
+    else:
+        colours = [(int(red), int(green), int(blue)) for red, green, blue in palette(task.num_classes)]
+        entries = list(zip(task.class_names, colours, strict=True))
+    columns = 6
+    legend = Image.new("RGB", (columns * 150, 22 * -(-len(entries) // columns) + 4), BACK)
+    draw = ImageDraw.Draw(legend)
+    for number, (text, colour) in enumerate(entries):
+        left, top = 150 * (number % columns), 22 * (number // columns) + 4
+        draw.rectangle((left, top, left + 12, top + 12), fill=colour)
+        draw.text((left + 18, top - 2), text[:18], fill=INK, font=ImageFont.load_default(13))
+    return legend

