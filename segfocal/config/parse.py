@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, TypeVar
 
 from hydra import compose, initialize_config_dir
@@ -21,11 +20,10 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
 from segfocal.config.messages import lines_of
-from segfocal.config.schema import load_plugins, register_schemas
+from segfocal.config.schema import CONF, load_plugins, register_schemas
 from segfocal.errors import UserError
 from segfocal.nearest import did_you_mean
 
-CONF = Path(__file__).parents[2] / "conf"
 MOST_JOBS_CHECKED = 64  # of a sweep; a mistake in a later one is said when its turn comes
 
 Config = TypeVar("Config")

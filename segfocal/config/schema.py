@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import importlib
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -23,6 +24,7 @@ from segfocal.config.task import TaskConfig
 from segfocal.registry import LOSSES, Registry
 from segfocal.rundir import new_dir
 
+CONF = Path(__file__).parents[2] / "conf"
 REGISTRIES = (DATA, LOSSES, OPTIMIZERS, SCHEDULERS)
 SINGLE = {
     "task": TaskConfig,
@@ -47,6 +49,15 @@ def register_schemas() -> None:
         for name in registry.names():
             _store(registry, name)
     OmegaConf.register_new_resolver("new_dir", new_dir, replace=True)
+    OmegaConf.register_new_resolver("options", options, replace=True)
+
+
+def options() -> str:
+    """The configuration groups and their options, a line a group, for --help."""
+    groups: dict[str, list[str]] = {}
+    for path in sorted(CONF.glob("*/*.yaml")):
+        groups.setdefault(path.parent.name, []).append(path.stem)
+    return "\n".join(f"  {group:<10} {' '.join(names)}" for group, names in groups.items())
 
 
 def load_plugins(modules: list[str], group: str = LOSSES.group, name: str | None = None) -> list[str]:

@@ -48,7 +48,7 @@ def make_sample(mode: Mode, seed: int, index: int, size: int = 128) -> tuple[NDA
         size: height and width in px, 32 or more.
 
     Returns:
-        The RGB image, uint8 HxWx3, and the mask, uint8: HxW for binary (0 / 1) and multiclass (ids, 255 ignored), HxWxC for multilabel (0 / 1).
+        The RGB image, uint8 HxWx3, and the mask, uint8: HxW for binary (0 / 1) and multiclass (ids, 255 ignored), HxWxC for multilabel.
 
     Raises:
         ValueError: an unknown mode, a negative seed or index, a size below 32.

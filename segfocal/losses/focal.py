@@ -29,8 +29,8 @@ class FocalLoss(nn.Module):
 
         value of one label = a_t q^gamma * -log p_t,   q = 1 - p_t, p_t the probability of the true label, a_t its weight
 
-    The arguments have the names and the order of segmentation_models_pytorch (SMP) up to 0.5; 0.6 has put `from_logits` and `eps`
-    before `reduction`, so name what comes after `ignore_index`. What differs in value from SMP 0.6:
+    The arguments have the names and the order of segmentation_models_pytorch (SMP) but for `from_logits` and `eps`, which SMP 0.6 takes
+    before `reduction`: name what comes after `ignore_index`. What differs in value from SMP 0.6:
 
     - multiclass is a softmax, and alpha one weight for each class; `form="sigmoid"` is SMP's one-against-the-rest.
     - `normalized` holds its scale constant and takes it for each image; SMP differentiates it and divides by the count twice.

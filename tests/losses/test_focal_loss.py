@@ -149,6 +149,15 @@ def test_smp_sums_a_binary_batch_where_it_says_batchwise_mean():
     )
 
 
+def test_smp_normalises_to_our_value_but_divides_again_and_learns_from_the_scale():
+    logits, target = sample("binary", images=1, ignored=0)
+    value, grad = gradient(FocalLoss("binary", normalized=True), logits, target)
+    smp_value, smp_grad = gradient(SMPFocalLoss("binary", normalized=True, reduction="sum"), logits, target)
+    torch.testing.assert_close(value, smp_value)
+    assert not torch.allclose(grad, smp_grad, rtol=0.1)
+    torch.testing.assert_close(SMPFocalLoss("binary", normalized=True)(logits, target), value / target.numel())
+
+
 def test_positional_arguments_of_smp_0_6_do_not_pass_in_silence():
     with pytest.raises(ValueError, match="reduction"):
         FocalLoss("binary", 0.25, 2.0, 255, True)  # from_logits, there

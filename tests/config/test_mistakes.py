@@ -1,0 +1,105 @@
+"""Every mistake of a command line, all at once, before torch is imported."""
+
+from __future__ import annotations
+
+import pytest
+
+from segfocal.config.parse import mistakes
+from segfocal.config.run import EvaluateConfig, TrainConfig
+from tests.conftest import ROOT, run
+
+MISTAKES = [
+    (["+loss.gama=3"], ["loss.gama=3: no such key; did you mean gamma"]),
+    (["loss.gama=3"], ["loss.gama=3: no such key; did you mean gamma"]),
+    (["loss=focl"], ["loss=focl: no such option; did you mean focal"]),
+    (["loss.gamma=-1"], ["loss.gamma=-1: must be at least 0"]),
+    (["loss.gamma=two"], ["loss.gamma=two: must be a number"]),
+    (["loss.gamma=true"], ["loss.gamma=true: must be a number"]),
+    (["loss.gamma=inf"], ["loss.gamma=inf: must be a finite number"]),
+    (["model.encoder=resnt18"], ["model.encoder=resnt18: ", "did you mean resnet18"]),
+    (["model.encoder=tu-resnt18"], ["model.encoder=tu-resnt18: ", "did you mean tu-resnet18"]),
+    (["model=unett"], ["model=unett: no such option; did you mean unet"]),
+    (["optimizer.lr=nan"], ["optimizer.lr=nan: must be a finite number"]),
+    (["optimizer.lr=0"], ["optimizer.lr=0: must be greater than 0"]),
+    (["trainer.max_epochs=0"], ["trainer.max_epochs=0: must be at least 1"]),
+    (["trainer.max_epochs=1.5"], ["trainer.max_epochs=1.5: must be a whole number"]),
+    (["trainer.precision=8-bit"], ["trainer.precision=8-bit: must be one of 32-true, 16-mixed, bf16-mixed"]),
+    (["task=multiclass", "task.classes=[crack]"], ["task=multiclass needs two classes or more"]),
+    (["task.classes=[a,b]"], ["task=binary has one class"]),
+    (["task=multiclass", "task.classes=[a,b,a]"], ["names must be different"]),
+    (["task=multiclass", "task.classes=[a,b,c]", "task.ignore_index=2"], ["task.ignore_index=2 is the id of a class"]),
+    (["data=folder"], ["task.classes is not said", "data.root is not said"]),
+    (["data=folder", "data.root=x", "task.classes=[a]", "data.label_map={0:0,255:7}"], ["data.label_map: 255 -> 7"]),
+    (["data=folder", "data.root=x", "task.classes=[a]", "data.fractions=[.5,.1,.1]"], ["data.fractions=[0.5,0.1,0.1]"]),
+    (["data=folder", "data.root=x", "task.classes=[a]", "data.crop=[256]"], ["data.crop=[256]: must have at least 2 items, not 1"]),
+    (["data=checkpoint"], ["data=checkpoint is for evaluate.py"]),
+    (["task=multiclass", "loss.alpha=0.25"], ["loss.alpha=0.25"]),
+    (["optimzer.lr=1"], ["optimzer", "no such key; did you mean optimizer"]),
+    (["experiment=crackforrest"], ["experiment=crackforrest: no such option; did you mean crackforest"]),
+    (["+experiment=crackforest"], ["+experiment=crackforest: every group stands in the defaults"]),
+    (["callbacks.ema=1"], ["callbacks.ema=1: must be less than 1"]),
+    (["plugins=[no_such_module]"], ["plugins=[no_such_module]: No module named 'no_such_module'"]),
+    (["loss.gamma"], ["loss.gamma: not of the form key=value"]),
+]
+
+
+@pytest.mark.parametrize(("overrides", "expected"), MISTAKES, ids=lambda item: " ".join(item)[:60])
+def test_a_mistake_is_one_line_with_key_value_and_what_is_allowed(overrides: list[str], expected: list[str]) -> None:
+    lines = mistakes(TrainConfig, "train", overrides)
+    for part in expected:
+        assert any(part.replace(",", ", ") in line or part in line for line in lines), lines
+    assert all(line and "\n" not in line and "Traceback" not in line for line in lines)
+
+
+def test_mistakes_are_told_all_at_once() -> None:
+    lines = mistakes(TrainConfig, "train", ["loss=focl", "optimizer.lr=nan", "trainer.max_epochs=0", "+loss.gama=3", "seed=-1", "foo"])
+    text = "\n".join(lines)
+    for part in ("loss=focl", "optimizer.lr=nan", "trainer.max_epochs=0", "loss.gama=3", "seed=-1", "foo"):
+        assert part in text
+
+
+def test_each_job_of_a_sweep_is_checked() -> None:
+    assert mistakes(TrainConfig, "train", ["loss=focal", "loss.gamma=0,1,-1"]) == ["loss.gamma=-1: must be at least 0"]
+    assert not mistakes(TrainConfig, "train", ["loss=focal,ce", "optimizer.lr=1e-3,1e-4"])
+    assert any("loss.gamma" in line for line in mistakes(TrainConfig, "train", ["loss=focal,ce", "loss.gamma=0"]))
+
+
+def test_what_is_right_has_no_mistakes() -> None:
+    assert mistakes(TrainConfig, "train", ["loss=focal", "loss.gamma=2", "task=multiclass", "loss.alpha=[1,2,3,4,5]"]) == []
+    assert mistakes(EvaluateConfig, "evaluate", ["ckpt=runs/x", "data.root=/elsewhere", "split=val"]) == []
+
+
+def test_evaluation_says_what_it_needs() -> None:
+    assert mistakes(EvaluateConfig, "evaluate", []) == ["ckpt is not said: which checkpoint to evaluate, as in ckpt=runs/<run> or ckpt=best.ckpt"]
+    assert "must be one of train, val, test" in mistakes(EvaluateConfig, "evaluate", ["ckpt=x", "split=tset"])[0]
+
+
+@pytest.mark.parametrize("arguments", [["loss=focl"], ["--help"], ["--cfg", "job"], ["+loss.gama=3", "model.encoder=tu-resnt18"]], ids=" ".join)
+def test_configuration_is_answered_without_torch(arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
+    """As `python train.py ...`; what takes seconds to import is looked for when the process ends."""
+    program = f"""
+import atexit, runpy, sys
+heavy = {{"torch", "lightning", "segmentation_models_pytorch", "timm", "albumentations", "torchmetrics", "cv2"}}
+atexit.register(lambda: print("imported:", sorted(heavy & set(sys.modules)), file=sys.stderr))
+sys.path.insert(0, {str(ROOT)!r})
+sys.argv = ["train.py"] + {arguments!r}
+runpy.run_path({str(ROOT / "train.py")!r}, run_name="__main__")
+"""
+    done = run("-c", program, cwd=tmp_path_factory.mktemp("empty"))
+    assert "imported: []" in done.err
+    assert done.code == (0 if arguments[0].startswith("-") else 2), done.err
+    assert "Traceback" not in done.err
+
+
+def test_help_shows_the_commands_used_most(tmp_path_factory: pytest.TempPathFactory) -> None:
+    done = run(str(ROOT / "train.py"), "--help", cwd=tmp_path_factory.mktemp("empty"))
+    commands = [line for line in done.out.splitlines() if line.startswith("  python ")]
+    assert len(commands) == 8
+    assert "loss       ce dice focal" in done.out
+    assert "schema" not in done.out
+
+
+def test_tab_completion_offers_options_and_keys(tmp_path_factory: pytest.TempPathFactory) -> None:
+    line = {"COMP_LINE": "python train.py loss=fo", "COMP_POINT": "23"}
+    done = run(str(ROOT / "train.py"), "-sc", "query=bash", cwd=tmp_path_factory.mktemp("empty"), env=line)
+    assert done.out.split() == ["loss=focal"]

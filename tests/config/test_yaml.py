@@ -1,0 +1,84 @@
+"""Every YAML in conf/ composes, is right, and is explained in its first lines."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from segfocal.config.optim import OPTIMIZERS, SCHEDULERS
+from segfocal.config.parse import CONF, mistakes, parse
+from segfocal.config.run import EvaluateConfig, TrainConfig
+from segfocal.config.schema import register_schemas
+from segfocal.data.transforms import TrainTransform
+from segfocal.losses import build_loss
+from tests.conftest import blobs
+
+GROUPS = sorted(path for path in CONF.glob("*/*.yaml") if path.parent.name != "hydra")
+# What an option needs besides itself.
+BESIDES = {
+    ("data", "folder"): ["data.root=/path", "task.classes=[crack]"],
+    ("experiment", "crackforest"): ["data.root=/path"],
+    ("experiment", "camvid"): ["data.root=/path"],
+    ("experiment", "cracks"): ["data.root=/path"],
+}
+
+
+def composed(overrides: list[str]) -> TrainConfig:
+    register_schemas()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return parse(TrainConfig, compose("train", overrides))
+
+
+@pytest.mark.parametrize("path", GROUPS, ids=lambda path: f"{path.parent.name}={path.stem}")
+def test_every_option_is_explained_composed_and_built(path: Path) -> None:
+    group, option = path.parent.name, path.stem
+    comments = [line for line in path.read_text().splitlines() if line.startswith("#") and "@package" not in line]
+    program = "evaluate.py" if (group, option) == ("data", "checkpoint") else "train.py"
+    assert len(comments) >= 2
+    assert any(f"python {program}" in line or "tensorboard" in line for line in comments)
+    overrides = [f"{group}={option}", *BESIDES.get((group, option), [])]
+    if program == "evaluate.py":
+        assert mistakes(EvaluateConfig, "evaluate", [*overrides, "ckpt=x"]) == []
+        return
+    assert mistakes(TrainConfig, "train", overrides) == []
+    config = composed(overrides)
+    assert build_loss(config.loss, config.task) is not None
+    optimizer = OPTIMIZERS.build(config.optimizer, torch.nn.Conv2d(1, 1, 1))
+    assert SCHEDULERS.build(config.scheduler, optimizer, 10, False)["scheduler"] is not None
+    image, mask = TrainTransform(config.augment, [32, 32], 255)(*blobs(1)[0], seed=1)
+    assert image.shape == (32, 32, 3)
+    assert mask.shape == (32, 32)
+
+
+@pytest.mark.parametrize("path", [path for path in GROUPS if path.parent.name not in ("debug", "experiment", "logger")], ids=lambda path: f"{path.parent.name}={path.stem}")
+def test_options_say_who_they_are(path: Path) -> None:
+    group, option = path.parent.name, path.stem
+    if (group, option) in (("data", "checkpoint"), ("trainer", "default")):
+        return
+    value = getattr(composed([f"{group}={option}", *BESIDES.get((group, option), [])]), group)
+    assert value.name == option
+
+
+def test_the_command_line_goes_before_the_experiment_and_the_experiment_before_the_defaults() -> None:
+    config = composed(["experiment=camvid", "data.root=/path", "trainer.max_epochs=3"])
+    assert config.trainer.max_epochs == 3
+    assert config.data.crop == [256, 256]
+    assert config.task.ignore_index == 11
+    assert config.augment.name == "medium"
+
+
+def test_debug_overfit_trains_and_tests_on_the_same_few() -> None:
+    config = composed(["debug=overfit"])
+    assert config.data.overfit
+    assert config.data.limit == 4
+    assert config.augment.name == "none"
+
+
+def test_a_stored_configuration_is_plain_data_that_parses_to_the_same() -> None:
+    config = composed(["loss=focal", "loss.gamma=1.5", "task=multiclass", "optimizer=sgd"])
+    plain = dataclasses.asdict(config)
+    assert parse(TrainConfig, plain) == config

@@ -1,0 +1,90 @@
+"""What several tests use: the command line as a user runs it, and small data sets on disk."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared" / "data"
+
+
+@dataclass
+class Result:
+    """What a command came to."""
+
+    code: int
+    out: str
+    err: str
+
+
+def run(*command: str, cwd: Path, env: dict[str, str] | None = None) -> Result:
+    done = subprocess.run(
+        [sys.executable, *command], cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True, text=True, timeout=280, check=False
+    )
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Callable[..., Result]:
+    """`cli("train", "loss=focal")` runs train.py in an empty directory."""
+
+    def call(program: str, *overrides: str, **env: str) -> Result:
+        return run(str(ROOT / f"{program}.py"), *overrides, cwd=tmp_path, env=env)
+
+    return call
+
+
+def blobs(count: int, size: tuple[int, int] = (64, 64), seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Noisy images with a bright rectangle, and its mask of 0 and 1."""
+    rng = np.random.default_rng(seed)
+    samples = []
+    for _ in range(count):
+        image = rng.integers(0, 90, (*size, 3), dtype=np.uint8)
+        mask = np.zeros(size, np.uint8)
+        top, left = rng.integers(4, size[0] - 20), rng.integers(4, size[1] - 20)
+        mask[top : top + 10, left : left + 14] = 1
+        image[mask == 1] += 120
+        samples.append((image, mask))
+    return samples
+
+
+def write_folder(root: Path, samples: list[tuple[np.ndarray, np.ndarray]], scale: int = 1, split: str = "") -> list[str]:
+    """images/ and masks/ of `data=folder`; mask values are multiplied by `scale`."""
+    names = []
+    for number, (image, mask) in enumerate(samples):
+        name = f"{split or 'photo'}_{number:02d}"
+        for folder, array, suffix in (("images", image, "jpg"), ("masks", mask * scale, "png")):
+            path = root / folder / split / f"{name}.{suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(path)
+        names.append(name)
+    return names
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Twelve pairs with masks of 0 and 255 and split files."""
+    root = tmp_path / "dataset"
+    names = write_folder(root, blobs(12), scale=255)
+    for split, part in {"train": names[:6], "val": names[6:9], "test": names[9:]}.items():
+        (root / f"{split}.txt").write_text("\n".join(part) + "\n")
+    return root
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The real data sets; CI has them, and says so where it has not."""
+    if not SHARED.is_dir():
+        if os.environ.get("CI"):
+            pytest.fail(f"CI without the real data sets: {SHARED} is missing")
+        pytest.skip(f"NOT TESTED on real photographs: {SHARED} is not there")
+    return SHARED
