@@ -31,7 +31,7 @@ def build_callbacks(config: TrainConfig, run_dir: Path, validation: Segmentation
     if config.callbacks.ema is not None:
         callbacks.append(EMAWeightAveraging(decay=config.callbacks.ema))
     # Both are saved when the epoch is over, validation included: going on from either starts with the next epoch.
-    keep = partial(ModelCheckpoint, run_dir / "checkpoints", save_on_train_epoch_end=True, enable_version_counter=False)
+    keep = partial(KeptCheckpoint, run_dir / "checkpoints", save_on_train_epoch_end=True, enable_version_counter=False)
     callbacks.append(keep(filename="best", monitor=config.objective, mode=mode, every_n_epochs=every))
     callbacks.append(keep(filename="last"))
     if config.callbacks.early_stopping is not None:
@@ -44,6 +44,24 @@ def build_callbacks(config: TrainConfig, run_dir: Path, validation: Segmentation
     if sys.stdout.isatty():
         callbacks.append(RichProgressBar(leave=False))
     return callbacks
+
+
+class KeptCheckpoint(ModelCheckpoint):
+    """Remembers what was best also when a run goes on in another directory, where Lightning would forget it.
+
+    The file itself is copied there by `checkpoint.bring_best`; where it could not be, the best is looked for anew.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        def here(path: str) -> str:
+            return str(Path(str(self.dirpath)) / Path(path).name) if path else path
+
+        moved = {**state_dict, "dirpath": self.dirpath}
+        for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
+            moved[key] = here(moved[key])
+        moved["best_k_models"] = {here(path): score for path, score in moved["best_k_models"].items()}
+        if all(Path(path).is_file() for path in moved["best_k_models"]):
+            super().load_state_dict(moved)
 
 
 class EpochLine(Callback):

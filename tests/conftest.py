@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+torch.set_num_threads(1)  # what is tested is small: threads would only wait for each other
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 
@@ -28,7 +30,7 @@ class Result:
 
 def run(*command: str, cwd: Path, env: dict[str, str] | None = None) -> Result:
     done = subprocess.run(
-        [sys.executable, *command], cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True, text=True, timeout=280, check=False
+        [sys.executable, *command], cwd=cwd, env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}, capture_output=True, text=True, timeout=280, check=False
     )
     return Result(done.returncode, done.stdout, done.stderr)
 

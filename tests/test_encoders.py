@@ -25,7 +25,9 @@ def test_models_are_those_of_timm():
     assert timm_names() == set(timm.list_models())
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mit_b0", "efficientnet-b0", "timm-skresnet18", "tu-resnet18", "tu-resnet18.a1_in1k", "tu-tf_efficientnet_lite0"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "mit_b0", "efficientnet-b0", "timm-skresnet18", "tu-resnet18", "tu-resnet18.a1_in1k", "tu-tf_efficientnet_lite0"]
+)
 def test_accepts(name):
     assert check_encoder(name) is None
 

@@ -38,7 +38,10 @@ def tensors(model):
 
 def filled(model):
     """The state dict with values that initialisation does not give."""
-    return {name: torch.full_like(tensor, 1 + k) if tensor.dtype.is_floating_point else tensor for k, (name, tensor) in enumerate(tensors(model).items())}
+    return {
+        name: torch.full_like(tensor, 1 + k) if tensor.dtype.is_floating_point else tensor
+        for k, (name, tensor) in enumerate(tensors(model).items())
+    }
 
 
 def equal(state, other):
@@ -129,7 +132,7 @@ def test_lite0_gives_the_encoder_the_features_of_the_whole_model(lite0_in_timm):
 
 
 def test_lite0_is_for_its_own_encoder_only():
-    with pytest.raises(UserError, match="model.encoder=tu-tf_efficientnet_lite0"):
+    with pytest.raises(UserError, match=r"model\.encoder=tu-tf_efficientnet_lite0"):
         load_encoder_weights(Tiny(), LITE0, "timm-tf_efficientnet_lite0")
 
 
@@ -178,7 +181,9 @@ def test_a_file_of_timm_fits_its_encoder(tmp_path, name):
 
 def test_old_densenet_names_of_torchvision(tmp_path):
     new, old = "features.denseblock1.denselayer1.norm1.weight", "features.denseblock1.denselayer1.norm.1.weight"
-    encoder = nn.ModuleDict({"features": nn.ModuleDict({"denseblock1": nn.ModuleDict({"denselayer1": nn.ModuleDict({"norm1": nn.Linear(2, 2)})})})})
+    encoder = nn.ModuleDict(
+        {"features": nn.ModuleDict({"denseblock1": nn.ModuleDict({"denselayer1": nn.ModuleDict({"norm1": nn.Linear(2, 2)})})})}
+    )
     state = {old: torch.full((2, 2), 7.0), old.replace("weight", "bias"): torch.zeros(2)}
     load_encoder_weights(encoder, save(state, tmp_path / "w.pth"), "densenet121")
     assert torch.equal(encoder.state_dict()[new], state[old])
@@ -306,5 +311,5 @@ def test_normalization_of_smps_hub(tmp_path, monkeypatch):
     (tmp_path / "config.json").write_text('{"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}')
     monkeypatch.setattr(smp.encoders, "hf_hub_download", lambda *_, **__: str(tmp_path / "config.json"))
     assert normalization("imagenet", "resnet18") == ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
-    with pytest.raises(UserError, match="model.weights=imagnet: no mean and standard deviation for the encoder resnet18"):
+    with pytest.raises(UserError, match=r"model\.weights=imagnet: no mean and standard deviation for the encoder resnet18"):
         normalization("imagnet", "resnet18")

@@ -48,7 +48,7 @@ def read_image(path: Path, channels: int, exif: str | None = None, max_megapixel
                 raise BadFileError(
                     f"{path}: its EXIF tag asks for a rotation, which the mask does not have: data.exif=apply rotates the image, data.exif=ignore takes it as stored"
                 )
-            array = _pixels(ImageOps.exif_transpose(image) if turned and exif == "apply" else image, path)
+            array = _pixels(ImageOps.exif_transpose(image) if turned and exif == "apply" else image)
     return _with_channels(_as_float(array, path), channels, path)
 
 
@@ -65,7 +65,7 @@ def read_mask(path: Path, max_megapixels: float = 200.0) -> Array:
         array = _read_tiff(path, max_megapixels)
     else:
         with _open(path, max_megapixels) as image:
-            array = _decoded(image, path)
+            array = np.asarray(image)
     if array.ndim == 3 and (array[..., :1] == array[..., : min(3, array.shape[2])]).all():
         array = array[..., 0]  # grey, saved as colour
     if array.ndim != 2:
@@ -89,7 +89,7 @@ def image_size(path: Path, exif: str | None = None) -> tuple[int, int]:
                 return int(page.imagelength), int(page.imagewidth)  # type: ignore[union-attr]  # a frame has them too
         except Exception as error:
             raise BadFileError(f"{path}: cannot be read as TIFF ({error})") from None
-    with _open(path, float("inf")) as image:
+    with _open(path, float("inf"), header_only=True) as image:
         width, height = image.size
         if exif == "apply" and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5:  # quarter turns
             return width, height
@@ -105,7 +105,7 @@ def _check_regular(path: Path) -> None:
         raise BadFileError(f"{path}: not a regular file")
 
 
-def _open(path: Path, max_megapixels: float) -> Image.Image:
+def _open(path: Path, max_megapixels: float, header_only: bool = False) -> Image.Image:
     try:
         image = Image.open(path)
     except Exception as error:  # Pillow's plug-ins raise whatever they meet
@@ -114,24 +114,20 @@ def _open(path: Path, max_megapixels: float) -> Image.Image:
     if megapixels > max_megapixels:
         image.close()
         raise BadFileError(f"{path}: {megapixels:.0f} megapixels, more than data.max_megapixels={max_megapixels:g}")
+    try:
+        if not header_only:
+            image.load()
+    except Exception as error:  # truncated data is found here
+        image.close()
+        raise BadFileError(f"{path}: damaged ({_short(error)})") from None
     return image
 
 
-def _decoded(image: Image.Image, path: Path) -> Array:
-    try:
-        return np.asarray(image)
-    except Exception as error:  # truncated data is found here
-        raise BadFileError(f"{path}: damaged ({_short(error)})") from None
-
-
-def _pixels(image: Image.Image, path: Path) -> Array:
+def _pixels(image: Image.Image) -> Array:
     """Palette, 1-bit and CMYK pictures as the colours that they show."""
-    if image.mode in ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV", "1"):
-        try:
-            image = image.convert("RGB" if image.mode != "1" else "L")
-        except Exception as error:  # truncated data is found here
-            raise BadFileError(f"{path}: damaged ({_short(error)})") from None
-    return _decoded(image, path)
+    if image.mode in ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV"):
+        image = image.convert("RGB")
+    return np.asarray(image.convert("L") if image.mode == "1" else image)
 
 
 def _read_tiff(path: Path, max_megapixels: float) -> Array:
@@ -143,7 +139,7 @@ def _read_tiff(path: Path, max_megapixels: float) -> Array:
             array, axes = file.asarray(), file.series[0].axes
     except Exception:  # compressed in a way that tifffile needs another package for: Pillow knows the common ones
         with _open(path, max_megapixels) as image:
-            return _decoded(image, path)
+            return np.asarray(image)
     array, axes = np.squeeze(array), "".join(axis for axis, size in zip(axes, array.shape, strict=True) if size > 1)
     if array.ndim == 3 and axes.find("Y") > 0:  # bands first
         array = np.moveaxis(array, 0, -1)

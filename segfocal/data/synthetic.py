@@ -78,7 +78,7 @@ def _road(rng: np.random.Generator, size: int) -> tuple[Picture, dict[str, Mask]
     worn = np.clip(1 + 0.35 * _noise(rng, size, 3), 0, 1) * rng.uniform(0.75, 0.95)
     _tint(picture, lane * worn, colour=rng.choice(_PAINT))
     _clutter(rng, picture, size)
-    picture *= 1 - (crack * np.clip(rng.uniform(0.45, 0.7) + 0.12 * _noise(rng, size, 24), 0.35, 0.8))[..., None]
+    picture *= 1 - (crack * np.clip(rng.uniform(0.5, 0.75) + 0.1 * _noise(rng, size, 24), 0.42, 0.85))[..., None]
     picture *= _light(rng, size)[..., None]
     return picture, {"crack": _half(crack), "stain": _half(stain), "lane": _half(lane)}
 
@@ -127,7 +127,7 @@ def _lane(rng: np.random.Generator, size: int) -> Field:
 def _clutter(rng: np.random.Generator, picture: Picture, size: int) -> None:
     """What could be taken for a crack: joints are dark but straight, scratches crooked but pale, spots dark but round."""
     joint, scratches, spots = _canvas(size), _canvas(size), _canvas(size)
-    if rng.random() < 0.3:
+    if rng.random() < 0.25:
         _stripe(joint, *_across(rng, size), width=rng.uniform(2, 3.5))
     for _ in range(_number(rng, 0.5, size)):
         scratch = _walk(rng, rng.uniform(0, size, 2), rng.uniform(0, 2 * np.pi), rng.uniform(25, 90), crooked=0.2)
@@ -142,9 +142,9 @@ def _clutter(rng: np.random.Generator, picture: Picture, size: int) -> None:
 def _crack(rng: np.random.Generator, size: int) -> Field:
     """Coverage of crooked lines that branch."""
     canvas = _canvas(size)
-    left = 0.0 if rng.random() < EMPTY else rng.uniform(0.004, 0.011) * size**2  # px of length still to be drawn
+    left = 0.0 if rng.random() < EMPTY else rng.uniform(0.0035, 0.0095) * size**2  # px of length still to be drawn
     while left > STEP:
-        width, length = rng.uniform(2.2, 3.8), min(left, rng.uniform(0.5, 1.1) * size)
+        width, length = rng.uniform(2.6, 4), min(left, rng.uniform(0.5, 1.1) * size)
         trunk = _walk(rng, rng.uniform(0.1, 0.9, 2) * size, rng.uniform(0, 2 * np.pi), length)
         _crooked(canvas, trunk, width)
         left -= length
@@ -152,7 +152,7 @@ def _crack(rng: np.random.Generator, size: int) -> Field:
             node, length = rng.integers(len(trunk) // 4, len(trunk) - 1), rng.uniform(0.1, 0.35) * size
             dx, dy = trunk[node + 1] - trunk[node]
             heading = np.arctan2(dy, dx) + rng.choice([-1, 1]) * rng.uniform(0.5, 1.1)
-            _crooked(canvas, _walk(rng, trunk[node], heading, length), width=max(2.0, 0.75 * width))
+            _crooked(canvas, _walk(rng, trunk[node], heading, length), width=max(2.4, 0.75 * width))
             left -= length
     return _cover(canvas)
 

@@ -70,11 +70,15 @@ def test_what_is_right_has_no_mistakes() -> None:
 
 
 def test_evaluation_says_what_it_needs() -> None:
-    assert mistakes(EvaluateConfig, "evaluate", []) == ["ckpt is not said: which checkpoint to evaluate, as in ckpt=runs/<run> or ckpt=best.ckpt"]
+    assert mistakes(EvaluateConfig, "evaluate", []) == [
+        "ckpt is not said: which checkpoint to evaluate, as in ckpt=runs/<run> or ckpt=best.ckpt"
+    ]
     assert "must be one of train, val, test" in mistakes(EvaluateConfig, "evaluate", ["ckpt=x", "split=tset"])[0]
 
 
-@pytest.mark.parametrize("arguments", [["loss=focl"], ["--help"], ["--cfg", "job"], ["+loss.gama=3", "model.encoder=tu-resnt18"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [["loss=focl"], ["--help"], ["--cfg", "job"], ["+loss.gama=3", "model.encoder=tu-resnt18"]], ids=" ".join
+)
 def test_configuration_is_answered_without_torch(arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
     """As `python train.py ...`; what takes seconds to import is looked for when the process ends."""
     program = f"""

@@ -54,7 +54,11 @@ def test_every_option_is_explained_composed_and_built(path: Path) -> None:
     assert mask.shape == (32, 32)
 
 
-@pytest.mark.parametrize("path", [path for path in GROUPS if path.parent.name not in ("debug", "experiment", "logger")], ids=lambda path: f"{path.parent.name}={path.stem}")
+@pytest.mark.parametrize(
+    "path",
+    [path for path in GROUPS if path.parent.name not in ("debug", "experiment", "logger")],
+    ids=lambda path: f"{path.parent.name}={path.stem}",
+)
 def test_options_say_who_they_are(path: Path) -> None:
     group, option = path.parent.name, path.stem
     if (group, option) in (("data", "checkpoint"), ("trainer", "default")):

@@ -1,0 +1,139 @@
+"""One decoder: what each kind of file becomes, and what is refused with the file's name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from segfocal.config.task import TaskConfig
+from segfocal.data.formats import BadFileError, image_size, read_image, read_mask
+from segfocal.data.labels import LabelMap
+
+IDS = np.array([[0, 1, 2], [2, 1, 255]], np.uint8)
+RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+
+
+def test_masks_keep_the_numbers_that_were_saved(tmp_path: Path) -> None:
+    Image.fromarray(IDS).save(tmp_path / "grey.png")
+    Image.fromarray((IDS > 0).astype(bool)).save(tmp_path / "bits.png")
+    palette = Image.fromarray(IDS).convert("L")
+    palette = Image.frombytes("P", palette.size, palette.tobytes())
+    palette.putpalette([200, 10, 10] * 256)  # every colour alike: only the indices tell
+    palette.save(tmp_path / "palette.png")
+    Image.fromarray(IDS.astype(np.uint16) * 200).save(tmp_path / "deep.png")
+    Image.fromarray(np.repeat(IDS[..., None], 3, axis=2)).save(tmp_path / "grey_as_rgb.png")
+    tifffile.imwrite(tmp_path / "ids.tif", IDS)
+    assert np.array_equal(read_mask(tmp_path / "grey.png"), IDS)
+    assert np.array_equal(read_mask(tmp_path / "bits.png"), IDS > 0)
+    assert np.array_equal(read_mask(tmp_path / "palette.png"), IDS)
+    assert np.array_equal(read_mask(tmp_path / "deep.png"), IDS.astype(int) * 200)
+    assert np.array_equal(read_mask(tmp_path / "grey_as_rgb.png"), IDS)
+    assert np.array_equal(read_mask(tmp_path / "ids.tif"), IDS)
+
+
+def test_images_become_the_channels_that_the_model_takes(tmp_path: Path) -> None:
+    Image.fromarray(RGB).save(tmp_path / "rgb.png")
+    Image.fromarray(RGB[..., 0]).save(tmp_path / "grey.png")
+    Image.fromarray(np.dstack([RGB, RGB[..., :1]])).save(tmp_path / "rgba.png")
+    assert np.array_equal(read_image(tmp_path / "rgb.png", 3), RGB)
+    assert np.array_equal(read_image(tmp_path / "rgba.png", 3), RGB)
+    assert np.array_equal(read_image(tmp_path / "grey.png", 3), np.repeat(RGB[..., :1], 3, axis=2))
+    luminance = np.rint(RGB @ [0.299, 0.587, 0.114]).astype(np.uint8)
+    assert np.array_equal(read_image(tmp_path / "rgb.png", 1)[..., 0], luminance)
+    with pytest.raises(BadFileError, match=r"rgb.png: 3 channels, where model.in_channels=5"):
+        read_image(tmp_path / "rgb.png", 5)
+
+
+def test_deep_images_are_scaled_and_never_clipped(tmp_path: Path) -> None:
+    deep = np.array([[0, 1000], [40000, 65535]], np.uint16)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    tifffile.imwrite(tmp_path / "deep.tif", deep)
+    for name in ("deep.png", "deep.tif"):
+        image = read_image(tmp_path / name, 1)
+        assert image.dtype == np.float32
+        assert np.allclose(image[..., 0], deep / 65535, atol=1e-6)
+
+
+@pytest.mark.parametrize("bands_first", [True, False])
+def test_tiff_of_any_number_of_bands(tmp_path: Path, bands_first: bool) -> None:
+    bands = np.random.default_rng(0).random((6, 16, 24)).astype(np.float32)
+    array = bands if bands_first else np.moveaxis(bands, 0, -1)
+    tifffile.imwrite(tmp_path / "bands.tif", array, planarconfig="separate" if bands_first else "contig", photometric="minisblack")
+    assert np.array_equal(read_image(tmp_path / "bands.tif", 6), np.moveaxis(bands, 0, -1))
+    assert image_size(tmp_path / "bands.tif") == (16, 24)
+
+
+def test_a_photograph_that_is_to_be_turned_is_turned_or_refused(tmp_path: Path) -> None:
+    picture = Image.fromarray(RGB)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture.save(tmp_path / "phone.png", exif=exif)
+    with pytest.raises(BadFileError, match="data.exif=apply"):
+        read_image(tmp_path / "phone.png", 3)
+    assert np.array_equal(read_image(tmp_path / "phone.png", 3, exif="ignore"), RGB)
+    assert np.array_equal(read_image(tmp_path / "phone.png", 3, exif="apply"), np.rot90(RGB, -1))
+    assert image_size(tmp_path / "phone.png", "apply") == (7, 5)
+
+
+def _truncated(path: Path) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+BAD_IMAGES = {
+    "missing.png": (lambda path: None, "No such file"),
+    "empty.png": (lambda path: path.touch(), "cannot be read as an image"),
+    "text.png": (lambda path: path.write_text("no picture"), "cannot be read as an image"),
+    "truncated.png": (_truncated, "damaged"),
+    "pipe.png": (os.mkfifo, "not a regular file"),
+    "folder.png": (Path.mkdir, "not a regular file"),
+    "text.tif": (lambda path: path.write_text("no picture"), "cannot be read as TIFF"),
+    "nan.tif": (lambda path: tifffile.imwrite(path, np.full((4, 4), np.nan, np.float32)), "NaN or infinite"),
+    "signed.tif": (lambda path: tifffile.imwrite(path, np.zeros((4, 4), np.int8)), "pixels of type int8"),
+    "bomb.png": (lambda path: Image.new("1", (30000, 30000)).save(path), "900 megapixels, more than data.max_megapixels=200"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_IMAGES)
+def test_an_image_that_cannot_be_used_is_named_with_the_reason(tmp_path: Path, name: str) -> None:
+    make, reason = BAD_IMAGES[name]
+    make(tmp_path / name)
+    with pytest.raises(BadFileError, match=reason) as error:
+        read_image(tmp_path / name, 1)
+    assert name in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_masks_that_are_not_exact_or_not_ids_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(IDS).save(tmp_path / "mask.jpg")
+    Image.fromarray(RGB).save(tmp_path / "colours.png")
+    tifffile.imwrite(tmp_path / "float.tif", np.zeros((4, 4), np.float32))
+    with pytest.raises(BadFileError, match=r"masks in .jpg are not exact"):
+        read_mask(tmp_path / "mask.jpg")
+    with pytest.raises(BadFileError, match="a colour picture of 3 channels"):
+        read_mask(tmp_path / "colours.png")
+    with pytest.raises(BadFileError, match="mask of float32"):
+        read_mask(tmp_path / "float.tif")
+
+
+BINARY = TaskConfig(name="binary", classes=["crack"])
+
+
+def test_label_map_joins_classes_and_ignores() -> None:
+    task = TaskConfig(name="multiclass", classes=["road", "sign"], ignore_index=9)
+    values = np.array([[0, 40, 41, 7000]])
+    labels = LabelMap(task, {0: 0, 40: 1, 41: 1, 7000: "ignore"})(values, Path("m.png"))
+    assert labels.tolist() == [[0, 1, 1, 9]]
+    assert labels.dtype == np.uint8
+
+
+def test_unknown_values_are_counted_and_the_override_is_given() -> None:
+    with pytest.raises(BadFileError, match=r"m.png: values 128 \(3 pixels\); .*'data.label_map=\{0:0,128:1\}'"):
+        LabelMap(BINARY, None)(np.array([0, 128, 128, 128]), Path("m.png"))
+    with pytest.raises(BadFileError, match=r"data.label_map names \[0, 255\]"):
+        LabelMap(BINARY, {0: 0, 255: 1})(np.array([0, 1]), Path("m.png"))

@@ -1,0 +1,83 @@
+"""Learning rates over a training, and what decays."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from segfocal.config.optim import (
+    SCHEDULERS,
+    AdamWConfig,
+    ConstantConfig,
+    CosineConfig,
+    OneCycleConfig,
+    PlateauConfig,
+    PolyConfig,
+    SGDConfig,
+)
+from segfocal.optim import build_optimizer
+
+STEPS = 100
+
+
+def rates(config: object) -> list[float]:
+    optimizer = build_optimizer(SGDConfig(lr=0.1), nn.Conv2d(1, 1, 1))
+    scheduler = SCHEDULERS.build(config, optimizer, STEPS, False)["scheduler"]
+    found = []
+    for _ in range(STEPS):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return found
+
+
+def test_poly_is_the_formula() -> None:
+    assert rates(PolyConfig(warmup=0.0)) == pytest.approx([0.1 * (1 - step / STEPS) ** 0.9 for step in range(STEPS)])
+
+
+def test_cosine_is_the_formula_after_a_warm_up() -> None:
+    found = rates(CosineConfig(warmup=0.1))
+    assert found[:11] == sorted(found[:11])
+    assert found[10:] == pytest.approx([0.1 * (1 + math.cos(math.pi * (step - 10) / 90)) / 2 for step in range(10, STEPS)])
+
+
+def test_onecycle_peaks_where_it_is_told() -> None:
+    found = rates(OneCycleConfig(pct_start=0.3, div_factor=25))
+    assert found[0] == pytest.approx(0.1 / 25)
+    assert max(found) == pytest.approx(0.1, rel=1e-3)
+    assert found.index(max(found)) == pytest.approx(30, abs=1)
+    assert found[-1] < 1e-3
+
+
+def test_constant_stays() -> None:
+    assert set(rates(ConstantConfig())) == {0.1}
+
+
+@pytest.mark.parametrize(("minimise", "values"), [(False, [0.5, 0.5, 0.5, 0.5]), (True, [1.0, 1.0, 1.0, 1.0])])
+def test_plateau_lowers_the_rate_when_the_objective_stalls(minimise: bool, values: list[float]) -> None:
+    optimizer = build_optimizer(SGDConfig(lr=0.1), nn.Conv2d(1, 1, 1))
+    schedule = SCHEDULERS.build(PlateauConfig(patience=2, factor=0.5), optimizer, STEPS, minimise)
+    assert schedule["interval"] == "epoch"
+    for value in values:
+        schedule["scheduler"].step(value)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("config", [AdamWConfig(weight_decay=0.3), SGDConfig(weight_decay=0.3)])
+def test_only_weights_decay(config: object) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    decayed, free = build_optimizer(config, model).param_groups
+    assert decayed["weight_decay"] == 0.3
+    assert [tensor.ndim for tensor in decayed["params"]] == [4]
+    assert free["weight_decay"] == 0
+    assert [tensor.ndim for tensor in free["params"]] == [1, 1, 1]
+
+
+def test_optimisers_take_their_settings() -> None:
+    adamw = build_optimizer(AdamWConfig(lr=0.2, betas=[0.8, 0.9]), nn.Conv2d(1, 1, 1))
+    assert isinstance(adamw, torch.optim.AdamW)
+    assert adamw.defaults["betas"] == (0.8, 0.9)
+    assert adamw.defaults["lr"] == 0.2

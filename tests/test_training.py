@@ -1,0 +1,227 @@
+"""Training as a whole: repeatable, resumable, and what is kept is plain data."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from segfocal import checkpoint as checkpoints
+from segfocal.config.parse import CONF, parse
+from segfocal.config.run import EvaluateConfig, TrainConfig
+from segfocal.config.schema import register_schemas
+from segfocal.engine import fit
+from segfocal.errors import UserError
+from segfocal.evaluation import evaluate
+
+TINY = [
+    "data.size=32",
+    "data.train=8",
+    "data.val=4",
+    "data.test=4",
+    "data.batch_size=4",
+    "trainer.max_epochs=2",
+    "profile=cpu",
+    "data.num_workers=0",
+]
+
+
+def configured(*overrides: str, program: str = "train") -> Any:
+    register_schemas()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = compose(program, list(overrides))
+    return parse(TrainConfig if program == "train" else EvaluateConfig, composed)
+
+
+def trained(out: Path, *overrides: str) -> dict[str, Any]:
+    """Train; what metrics.json and the last checkpoint hold."""
+    out.mkdir()
+    fit(configured(*TINY, *overrides), out)
+    last = checkpoints.read(out / "checkpoints" / "last.ckpt")
+    return {"metrics": figures(out), "weights": last["state_dict"], "curve": curve(out)}
+
+
+def figures(out: Path) -> dict[str, Any]:
+    content = json.loads((out / "metrics.json").read_text())
+    content.pop("checkpoint")
+    return dict(content)
+
+
+def curve(out: Path) -> list[dict[str, str]]:
+    with (out / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("mode", ["binary", "multiclass", "multilabel"])
+def test_two_runs_are_the_same_run_whatever_the_workers(tmp_path: Path, mode: str) -> None:
+    first = trained(tmp_path / "a", f"task={mode}")
+    second = trained(tmp_path / "b", f"task={mode}", "data.num_workers=2")
+    assert first["metrics"] == second["metrics"]
+    assert first["curve"] == second["curve"]
+    assert equal(first["weights"], second["weights"])
+
+
+def test_another_seed_is_another_run(tmp_path: Path) -> None:
+    assert not equal(trained(tmp_path / "a")["weights"], trained(tmp_path / "b", "seed=1")["weights"])
+
+
+@pytest.mark.parametrize(
+    "settings", [["scheduler=onecycle", "callbacks.ema=0.9"], ["scheduler=plateau", "optimizer=sgd", "trainer.accumulate=2"]], ids=" ".join
+)
+def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(tmp_path: Path, settings: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    write = checkpoints.DurableCheckpointIO.save_checkpoint
+
+    def copy_the_first(self: Any, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        write(self, checkpoint, path, storage_options)
+        if checkpoint["epoch"] == 0 and Path(path).name == "last.ckpt":  # the state of a run that was killed here
+            shutil.copytree(Path(path).parent, tmp_path / "cut" / "checkpoints")
+
+    monkeypatch.setattr(checkpoints.DurableCheckpointIO, "save_checkpoint", copy_the_first)
+    whole = trained(tmp_path / "whole", "trainer.max_epochs=3", *settings)
+    rest = trained(tmp_path / "rest", "trainer.max_epochs=3", f"ckpt={tmp_path / 'cut'}", *settings)
+    assert equal(whole["weights"], rest["weights"])
+    assert whole["metrics"] == rest["metrics"]
+    assert [row["val/iou_macro"] for row in whole["curve"] if row["val/iou_macro"]][1:] == [
+        row["val/iou_macro"] for row in rest["curve"] if row["val/iou_macro"]
+    ]
+
+
+def test_going_on_with_another_model_is_refused(tmp_path: Path) -> None:
+    trained(tmp_path / "a")
+    with pytest.raises(UserError, match=r"model.encoder=resnet34 \(the checkpoint: resnet18\)"):
+        fit(configured(*TINY, "model.encoder=resnet34", f"ckpt={tmp_path / 'a'}"), tmp_path)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished multiclass run, with an average of the weights."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    trained(out, "task=multiclass", "callbacks.ema=0.5", "callbacks.overlays=2")
+    return out
+
+
+def test_a_run_directory_holds_what_is_promised(finished: Path) -> None:
+    assert {path.name for path in finished.iterdir()} == {
+        "checkpoints",
+        "config.yaml",
+        "metrics.csv",
+        "metrics.json",
+        "overlays",
+        "tensorboard",
+    }
+    assert {path.name for path in (finished / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {path.name for path in (finished / "overlays").iterdir()} == {"epoch_001.png", "epoch_002.png", "evaluation.png"}
+    assert any((finished / "tensorboard").iterdir())
+    assert all(value is None or isinstance(value, int | float) for key, value in figures(finished).items() if key != "split")
+    steps = [float(row["train/loss"]) for row in curve(finished) if row["train/loss"]]
+    assert len(steps) == 2
+    assert all(math.isfinite(value) for value in steps)
+
+
+def plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(plain(key) and plain(item) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return all(plain(item) for item in value)
+    return value is None or isinstance(value, str | int | float | bool) or (isinstance(value, torch.Tensor) and value.device.type == "cpu")
+
+
+def test_a_checkpoint_is_plain_data(finished: Path) -> None:
+    content = torch.load(finished / "checkpoints" / "best.ckpt", weights_only=True)
+    assert plain(content)
+    ours = content["segfocal"]
+    assert ours["classes"] == ours["config"]["task"]["classes"]
+    assert ours["config"]["loss"]["name"] == "focal"
+    assert len(ours["mean"]) == len(ours["std"]) == 3
+    assert ours["versions"]["torch"] == str(torch.__version__)
+    assert set(ours["metrics"]) >= {"iou_macro", "auroc_macro", "ap_macro"}
+
+
+@pytest.mark.parametrize("which", ["run directory", "file"])
+def test_evaluation_from_the_checkpoint_alone_repeats_the_figures(finished: Path, tmp_path: Path, which: str) -> None:
+    ckpt = finished if which == "run directory" else finished / "checkpoints" / "best.ckpt"
+    evaluate(configured(f"ckpt={ckpt}", "profile=cpu", program="evaluate"), tmp_path)
+    assert figures(tmp_path) == figures(finished)
+    assert (tmp_path / "overlays" / "evaluation.png").is_file()
+
+
+def test_evaluation_on_other_splits_and_data(finished: Path, tmp_path: Path) -> None:
+    evaluate(configured(f"ckpt={finished}", "split=val", "data.limit=2", "profile=cpu", program="evaluate"), tmp_path)
+    assert figures(tmp_path)["split"] == "val"
+    assert figures(tmp_path) != figures(finished)
+    with pytest.raises(UserError, match=r"data.root: the checkpoint was trained on data=synthetic, which has no such key"):
+        evaluate(configured(f"ckpt={finished}", "data.root=/elsewhere", program="evaluate"), tmp_path)
+
+
+class Payload:
+    def __reduce__(self) -> Any:
+        return (Path.touch, (Path("executed"),))
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "truncated", "foreign", "pickle", "url", "newer", "misfit"])
+def test_a_checkpoint_that_cannot_be_used_is_one_line(finished: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "given.ckpt"
+    good = torch.load(finished / "checkpoints" / "best.ckpt", weights_only=True)
+    if kind == "empty":
+        path.touch()
+    elif kind == "truncated":
+        path.write_bytes((finished / "checkpoints" / "best.ckpt").read_bytes()[:100_000])
+    elif kind == "foreign":
+        torch.save({"state_dict": {}}, path)
+    elif kind == "pickle":
+        torch.save({**good, "callbacks": Payload()}, path)
+    elif kind == "newer":
+        torch.save({**good, "segfocal": {**good["segfocal"], "format": 99}}, path)
+    elif kind == "misfit":
+        good["state_dict"].popitem()
+        torch.save(good, path)
+    said = {
+        "missing": "no such file",
+        "foreign": "not a checkpoint of this program",
+        "url": "not from the network",
+        "newer": "format 99",
+        "misfit": "do not fit its configuration",
+    }.get(kind, "damaged, or it holds more than plain data")
+    given = "https://example.org/best.ckpt" if kind == "url" else str(path)
+    with pytest.raises(UserError, match=said) as error:
+        evaluate(configured(f"ckpt={given}", "profile=cpu", program="evaluate"), tmp_path)
+    assert "\n" not in str(error.value)
+    assert not Path("executed").exists()
+
+
+def test_a_write_that_fails_leaves_the_old_checkpoint_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer, path = checkpoints.DurableCheckpointIO(), tmp_path / "last.ckpt"
+    writer.save_checkpoint({"step": 1}, path)
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        writer.save_checkpoint({"step": 2}, path)
+    assert torch.load(path, weights_only=True) == {"step": 1}
+    assert [item.name for item in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_validation_and_saving_follow_validate_every(tmp_path: Path) -> None:
+    result = trained(tmp_path / "a", "trainer.max_epochs=3", "trainer.validate_every=2", "logger=csv")
+    assert len([row for row in result["curve"] if row["val/iou_macro"]]) == 1
+    assert checkpoints.read(tmp_path / "a" / "checkpoints" / "best.ckpt")["epoch"] == 1
+    assert not (tmp_path / "a" / "tensorboard").exists()
+
+
+def test_early_stopping_ends_a_run_that_does_not_improve(tmp_path: Path) -> None:
+    trained(tmp_path / "a", "trainer.max_epochs=9", "callbacks.early_stopping=2", "optimizer.lr=1e-12", "scheduler=constant")
+    assert checkpoints.read(tmp_path / "a" / "checkpoints" / "last.ckpt")["epoch"] < 8
