@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import logging
+import shutil
 import sys
 import traceback
 from collections.abc import Callable
@@ -18,6 +20,7 @@ from segfocal.errors import UserError
 from segfocal.sweep import Job, write_summary
 
 MISTAKE = 2  # exit code of what the user can mend
+INTERRUPTED = 130  # as shells say it of Ctrl-C
 _SWEPT: list[Job] = []  # what the jobs of this process's sweep came to
 
 
@@ -45,7 +48,10 @@ def job(function: Callable[[DictConfig], float]) -> Callable[[DictConfig], float
             return function(composed)
         except UserError as error:
             print(error, file=sys.stderr)
+            _remove_if_not_started(run_dir())
             sys.exit(MISTAKE)
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)
 
     return wrapped
 
@@ -60,6 +66,9 @@ def _job_of_sweep(function: Callable[[DictConfig], float], composed: DictConfig)
     except UserError as error:
         failure = str(error)
         print(failure, file=sys.stderr)
+    except KeyboardInterrupt:
+        write_summary(_SWEPT) if _SWEPT else None
+        sys.exit(INTERRUPTED)
     except Exception as error:
         failure = f"{type(error).__name__}: {error}"
         traceback.print_exc()
@@ -67,6 +76,13 @@ def _job_of_sweep(function: Callable[[DictConfig], float], composed: DictConfig)
         Job(int(settings.job.num), overrides, settings.runtime.output_dir, str(composed.get("objective", "")), objective, failure)
     )
     return objective
+
+
+def _remove_if_not_started(directory: Path) -> None:
+    """A directory with nothing but the log was made for a run that never was."""
+    if {path.name for path in directory.iterdir()} <= {f"{HydraConfig.get().job.name}.log"}:
+        logging.shutdown()  # the log is open
+        shutil.rmtree(directory)
 
 
 def run_dir() -> Path:

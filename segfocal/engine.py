@@ -23,8 +23,9 @@ from segfocal.data.stats import SplitStats, report
 from segfocal.devices import Device, resolve
 from segfocal.evaluation import evaluate_checkpoint
 from segfocal.losses import build_loss
-from segfocal.models import build_model, set_bias_prior
+from segfocal.models import build_model, check_size, set_bias_prior
 from segfocal.module import SegmentationModule
+from segfocal.rundir import shown_path
 from segfocal.weights import normalization
 
 log = logging.getLogger("segfocal")
@@ -65,7 +66,11 @@ def fit(config: TrainConfig, run_dir: Path) -> float:
     trainer = build_trainer(config, run_dir, device, data)
     if resumed:
         checkpoints.bring_best(resumed, run_dir)
-    trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
+    except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C into an exit of its own
+        log.info("interrupted; go on with ckpt=%s", shown_path(run_dir))
+        raise KeyboardInterrupt from None
     best = run_dir / "checkpoints" / "best.ckpt"
     split: Split = "test" if config.trainer.test and "test" in data.sources else "val"
     evaluate_checkpoint(best, split, run_dir, device, data, config.callbacks.overlays)
@@ -78,6 +83,7 @@ def fit(config: TrainConfig, run_dir: Path) -> float:
 def build_module(config: TrainConfig, data: SegmentationData, train: SplitStats) -> SegmentationModule:
     """Model and loss, the head's bias at the class frequencies where the loss wants that."""
     model = build_model(config.model, config.task)
+    check_size(model, config.model, config.data.crop or list(train.sizes[0]))
     wanted = config.model.bias_prior
     if wanted if wanted is not None else getattr(config.loss, "wants_prior", False):
         set_bias_prior(model, train.prior, config.task)

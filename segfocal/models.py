@@ -11,6 +11,7 @@ from torch import nn
 
 from segfocal.config.run import ModelConfig
 from segfocal.config.task import TaskConfig
+from segfocal.data.dataset import STRIDE
 from segfocal.errors import UserError
 
 
@@ -39,6 +40,20 @@ def build_model(config: ModelConfig, task: TaskConfig, pretrained: bool = True) 
 
         load_encoder_weights(cast(nn.Module, model.encoder), config.weights, config.encoder)
     return model
+
+
+def check_size(model: nn.Module, config: ModelConfig, size: list[int]) -> None:
+    """Raise UserError where the model does not take images of a size; some have none left after so many halvings."""
+    height, width = (-(-length // STRIDE) * STRIDE for length in size)
+    model.eval()
+    try:
+        with torch.no_grad():
+            model(torch.zeros(1, config.in_channels, height, width))
+    except Exception as error:  # RuntimeError, ValueError or AssertionError, as the layer that fails has it
+        raise UserError(
+            f"model={config.name} model.encoder={config.encoder}: does not take {height} x {width} pixels ({_short(error)}): choose another data.crop"
+        ) from None
+    model.train()
 
 
 def set_bias_prior(model: nn.Module, prior: list[float], task: TaskConfig) -> None:

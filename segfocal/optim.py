@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from segfocal.config.optim import (
     OPTIMIZERS,
@@ -76,9 +76,16 @@ def cosine(config: CosineConfig, optimizer: Optimizer, steps: int, minimise: boo
 
 @SCHEDULERS.builder(OneCycleConfig)
 def onecycle(config: OneCycleConfig, optimizer: Optimizer, steps: int, minimise: bool) -> dict[str, Any]:
-    peaks = [group["lr"] for group in optimizer.param_groups]
-    # One step more than there are: Lightning moves the schedule after the last step too, where OneCycleLR would raise.
-    return _each_step(OneCycleLR(optimizer, peaks, total_steps=steps + 1, pct_start=config.pct_start, div_factor=config.div_factor))
+    """As torch's OneCycleLR without its momentum; that one stores the number of steps, so that no run could be made longer."""
+    low, lowest = 1 / config.div_factor, 1e-4 / config.div_factor
+
+    def factor(step: int) -> float:
+        share = step / max(1, steps - 1)
+        if share < config.pct_start:
+            return _between(low, 1.0, share / config.pct_start)
+        return _between(1.0, lowest, min(1.0, (share - config.pct_start) / (1 - config.pct_start)))
+
+    return _each_step(LambdaLR(optimizer, factor))
 
 
 @SCHEDULERS.builder(PlateauConfig)
@@ -91,6 +98,11 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> Optimizer:
     """The optimiser of a model's parameters."""
     optimizer: Optimizer = OPTIMIZERS.build(config, model)
     return optimizer
+
+
+def _between(start: float, end: float, share: float) -> float:
+    """Half a cosine from start to end."""
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
 
 
 def _each_step(scheduler: Any) -> dict[str, Any]:

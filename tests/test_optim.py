@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import OneCycleLR
 
 from segfocal.config.optim import (
     SCHEDULERS,
@@ -44,12 +45,17 @@ def test_cosine_is_the_formula_after_a_warm_up() -> None:
     assert found[10:] == pytest.approx([0.1 * (1 + math.cos(math.pi * (step - 10) / 90)) / 2 for step in range(10, STEPS)])
 
 
-def test_onecycle_peaks_where_it_is_told() -> None:
-    found = rates(OneCycleConfig(pct_start=0.3, div_factor=25))
-    assert found[0] == pytest.approx(0.1 / 25)
-    assert max(found) == pytest.approx(0.1, rel=1e-3)
-    assert found.index(max(found)) == pytest.approx(30, abs=1)
-    assert found[-1] < 1e-3
+def test_onecycle_is_torchs_without_its_momentum() -> None:
+    optimizer = build_optimizer(SGDConfig(lr=0.1), nn.Conv2d(1, 1, 1))
+    reference = OneCycleLR(optimizer, 0.1, total_steps=STEPS, pct_start=0.29292929, div_factor=20, cycle_momentum=False)
+    expected = []
+    for _ in range(STEPS - 1):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        reference.step()
+    # torch peaks at step pct_start * total - 1; ours at the same share of the steps from first to last
+    found = rates(OneCycleConfig(pct_start=(0.29292929 * STEPS - 1) / (STEPS - 1), div_factor=20))
+    assert found[:-1] == pytest.approx(expected, rel=1e-6)
 
 
 def test_constant_stays() -> None:

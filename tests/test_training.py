@@ -22,7 +22,7 @@ from segfocal.errors import UserError
 from segfocal.evaluation import evaluate
 
 TINY = [
-    "data.size=32",
+    "data.size=64",
     "data.train=8",
     "data.val=4",
     "data.test=4",

@@ -51,7 +51,7 @@ class SyntheticConfig(DataConfig):
     """
 
     name: Literal["synthetic"] = "synthetic"
-    size: Annotated[int, Field(strict=True, ge=32, le=2048)] = 128
+    size: Annotated[int, Field(strict=True, ge=64, le=2048)] = 128
     train: Count = 160
     val: Count = 32
     test: Count = 64

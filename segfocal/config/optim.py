@@ -91,7 +91,7 @@ class CosineConfig(SchedulerConfig):
 @SCHEDULERS.config("onecycle")
 @dataclass(config=STRICT, kw_only=True)
 class OneCycleConfig(SchedulerConfig):
-    """torch's OneCycleLR (arXiv 1708.07120): up from lr / div_factor over `pct_start` of training, then down to nearly 0."""
+    """One cycle (arXiv 1708.07120, learning rate alone): up from lr / div_factor over `pct_start` of training, then down to nearly 0."""
 
     name: Literal["onecycle"] = "onecycle"
     pct_start: OpenFraction = 0.3

@@ -48,7 +48,7 @@ def mistakes(schema: type, config_name: str, overrides: list[str]) -> list[str]:
     """Every mistake of a command line's overrides, a line each; the jobs of a sweep are checked one by one."""
     register_schemas()
     parsed, problems = _parse_overrides(overrides)
-    problems += load_plugins(_named_plugins(parsed))
+    problems += load_plugins(_named_plugins(parsed), {item.key_or_group: _values(item) for item in parsed})
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for job in itertools.islice(_jobs(parsed), MOST_JOBS_CHECKED):
             problems += [line for line in _mistakes_of_job(schema, config_name, job) if line not in problems]
@@ -66,6 +66,11 @@ def _parse_overrides(overrides: list[str]) -> tuple[list[Override], list[str]]:
     return parsed, problems
 
 
+def _values(override: Override) -> list[str]:
+    """What an override says, or each of what a sweep says."""
+    return list(override.sweep_string_iterator()) if override.is_sweep_override() else [str(override.value())]
+
+
 def _named_plugins(overrides: list[Override]) -> list[str]:
     named = [item.value() for item in overrides if item.key_or_group == "plugins"]
     return [str(name) for value in named if isinstance(value, list) for name in value]
@@ -78,7 +83,7 @@ def _jobs(overrides: list[Override]) -> Iterator[list[Override]]:
     for override in overrides:
         if override.is_sweep_override():
             key = override.get_key_element()
-            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+            choices.append([f"{key}={value}" for value in _values(override)])
         else:
             choices.append([override.input_line or ""])
     for job in itertools.product(*choices):
@@ -106,7 +111,7 @@ def _one_by_one(schema: type, config_name: str, overrides: list[Override]) -> li
             continue
         value: Any = item.value()
         wanted = value if isinstance(value, list) else [value]
-        wrong = [str(name) for name in wanted if name is not None and str(name) not in known and not _found(item.key_or_group, name)]
+        wrong = [str(name) for name in wanted if name is not None and str(name) not in known]
         problems += [f"{item.key_or_group}={name}: no such option{did_you_mean(name, known)}" for name in wrong]
         if item.is_add() and not item.key_or_group.startswith("hydra"):
             problems.append(f"{item.input_line}: every group stands in the defaults: leave out the +")
@@ -129,11 +134,6 @@ def _one_by_one(schema: type, config_name: str, overrides: list[Override]) -> li
 def _options(group: str) -> list[str]:
     """The options of a group; none where it is not a group."""
     return [name for name in GlobalHydra.instance().config_loader().get_group_options(group) if group.split("/")[0] != "schema"]
-
-
-def _found(group: str, name: Any) -> bool:
-    """Whether an installed plug-in brings the option."""
-    return bool(load_plugins([], group, str(name)) == [] and str(name) in _options(group))
 
 
 def _put(tree: Any, path: list[str], value: Any) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +59,12 @@ def options() -> str:
     return "\n".join(f"  {group:<10} {' '.join(names)}" for group, names in groups.items())
 
 
-def load_plugins(modules: list[str], group: str = LOSSES.group, name: str | None = None) -> list[str]:
-    """Import the plug-ins that the command line names, and the installed one that brings an option named there.
+def load_plugins(modules: list[str], named: dict[str, list[str]]) -> list[str]:
+    """Import the plug-ins that a command line names.
+
+    Args:
+        modules: of `plugins=[...]`.
+        named: what each group is asked for; an installed package may bring it by an entry point.
 
     Returns:
         A line for each that cannot be imported.
@@ -73,7 +76,7 @@ def load_plugins(modules: list[str], group: str = LOSSES.group, name: str | None
         except ModuleNotFoundError as error:
             problems.append(f"plugins=[{module}]: {error}: is its folder on PYTHONPATH, or the package installed?")
     for registry in REGISTRIES:
-        if registry.group == group and name is not None and entry_points(group=registry.package, name=name):
+        for name in named.get(registry.group, []):
             registry.find(name)
         for known in registry.names():
             _store(registry, known)

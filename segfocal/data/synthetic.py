@@ -4,13 +4,8 @@ A road (binary, multilabel): asphalt or concrete with cracks among things that l
 scratches, soft shadows, dark spots. A welded steel plate (multiclass): rust on two panels, pores in the weld between them, and
 dark drops, which look like pores, everywhere but in the weld.
 
-| mode | mask | rare class, share of the pixels | ignored |
-| --- | --- | --- | --- |
-| binary | HxW, 0 / 1 | crack, 1 to 2 % | nothing |
-| multiclass | HxW, ids 0 .. 4 | pore, below 0.5 % | a border 2 px wide between regions |
-| multilabel | HxWxC, 0 / 1 | crack, 1 to 2 %; it may cross a stain or a lane | nothing |
-
-A tenth of the pictures holds nothing rare. A larger picture shows more of the road, but a larger plate.
+A tenth of the pictures holds nothing rare. A larger picture shows more of the road, but a larger plate. What the masks hold stands
+in `segfocal.config.synthetic`.
 """
 
 from __future__ import annotations
@@ -24,8 +19,7 @@ from numpy.typing import NDArray
 from segfocal.config.synthetic import SYNTHETIC_CLASSES
 from segfocal.config.task import Mode
 
-Picture = NDArray[np.float32]  # HxWx3, 0 .. 255
-Field = NDArray[np.float32]  # HxW
+Field = NDArray[np.float32]  # HxW, or HxWx3 for a picture with values 0 .. 255
 Mask = NDArray[np.uint8]
 Points = NDArray[np.float64]  # Nx2, (x, y) in px
 
@@ -33,7 +27,7 @@ IGNORE = 255
 EMPTY = 0.1  # share of the pictures without a rare class
 FINE = 4  # lines are drawn this many times larger: a pixel is labelled where more than half of it is covered
 STEP = 3.0  # px between two bends of a crack
-_MODES: tuple[Mode, ...] = ("binary", "multiclass", "multilabel")
+_MODES = tuple(SYNTHETIC_CLASSES)
 _SPILT, _PAINT = np.array([[[38, 36, 40], [62, 44, 30]], [[232, 230, 222], [222, 178, 60]]], np.float32)  # oil, mud; white, yellow
 _RUST, _STEEL = np.array([[128, 68, 34], [0.97, 1.0, 1.04]], np.float32)
 
@@ -62,16 +56,14 @@ def make_sample(mode: Mode, seed: int, index: int, size: int = 128) -> tuple[NDA
         picture, mask = _plate(rng, size)
     else:
         picture, layers = _road(rng, size)
-        mask = layers["crack"] if mode == "binary" else np.stack([layers[name] for name in SYNTHETIC_CLASSES[mode]], axis=-1)
+        mask = np.stack([layers[name] > 0.5 for name in SYNTHETIC_CLASSES[mode]], axis=-1).astype(np.uint8)
+        mask = mask[..., 0] if mode == "binary" else mask
     picture += 2 * rng.standard_normal(picture.shape, dtype=np.float32)  # the camera
     return np.clip(picture, 0, 255).astype(np.uint8), mask
 
 
-# --- the road ---------------------------------------------------------------------------------------------------------------
-
-
-def _road(rng: np.random.Generator, size: int) -> tuple[Picture, dict[str, Mask]]:
-    """A picture of a road and the mask of every thing on it that has a name."""
+def _road(rng: np.random.Generator, size: int) -> tuple[Field, dict[str, Field]]:
+    """A picture of a road, and the coverage of all things on it that have a name."""
     picture = _ground(rng, rng.uniform(80, 165), size)
     stain, lane, crack = _stain(rng, size), _lane(rng, size), _crack(rng, size)
     _tint(picture, stain * rng.uniform(0.5, 0.8), colour=rng.choice(_SPILT))
@@ -80,19 +72,19 @@ def _road(rng: np.random.Generator, size: int) -> tuple[Picture, dict[str, Mask]
     _clutter(rng, picture, size)
     picture *= 1 - (crack * np.clip(rng.uniform(0.5, 0.75) + 0.1 * _noise(rng, size, 24), 0.42, 0.85))[..., None]
     picture *= _light(rng, size)[..., None]
-    return picture, {"crack": _half(crack), "stain": _half(stain), "lane": _half(lane)}
+    return picture, {"crack": crack, "stain": stain, "lane": lane}
 
 
-def _ground(rng: np.random.Generator, grey: float, size: int) -> Picture:
+def _ground(rng: np.random.Generator, grey: float, size: int) -> Field:
     """Asphalt or concrete: patches, aggregate and grains on a tinted grey."""
     grains = rng.uniform(0.3, 1)  # 0.3 concrete, 1 coarse asphalt
     texture = 6 * _noise(rng, size, 40) + 4 * _noise(rng, size, 10) + grains * (9 * _noise(rng, size, 2) + 5 * _noise(rng, size, 1))
-    return cast(Picture, (grey + texture)[..., None] * rng.normal(1, 0.03, 3).astype(np.float32))
+    return cast(Field, (grey + texture)[..., None] * rng.normal(1, 0.03, 3).astype(np.float32))
 
 
 def _light(rng: np.random.Generator, size: int) -> Field:
     """Illumination as a factor: a gradient, and often the soft shadow of something straight."""
-    x, y = (axis / size - 0.5 for axis in _grid(size))
+    y, x = np.indices((size, size), dtype=np.float32) / size - 0.5
     angle, edge = rng.uniform(0, 2 * np.pi, 2)
     light = 1 + rng.uniform(0, 0.4) * (x * np.cos(angle) + y * np.sin(angle))
     if rng.random() < 0.4:
@@ -104,7 +96,7 @@ def _light(rng: np.random.Generator, size: int) -> Field:
 def _stain(rng: np.random.Generator, size: int) -> Field:
     """Coverage of spilt liquid: round on the whole, ragged at the edge."""
     cover = np.zeros((size, size), np.float32)
-    x, y = _grid(size)
+    y, x = np.indices((size, size), dtype=np.float32)
     for _ in range(_number(rng, 0.7, size)):
         (x0, y0), (rx, ry) = rng.uniform(0, size, 2).tolist(), rng.uniform(12, 26, 2).tolist()
         inside = 1 - np.hypot((x - x0) / rx, (y - y0) / ry) + 0.25 * _noise(rng, size, 12)
@@ -124,7 +116,7 @@ def _lane(rng: np.random.Generator, size: int) -> Field:
     return _cover(canvas)
 
 
-def _clutter(rng: np.random.Generator, picture: Picture, size: int) -> None:
+def _clutter(rng: np.random.Generator, picture: Field, size: int) -> None:
     """What could be taken for a crack: joints are dark but straight, scratches crooked but pale, spots dark but round."""
     joint, scratches, spots = _canvas(size), _canvas(size), _canvas(size)
     if rng.random() < 0.25:
@@ -143,32 +135,27 @@ def _crack(rng: np.random.Generator, size: int) -> Field:
     """Coverage of crooked lines that branch."""
     canvas = _canvas(size)
     left = 0.0 if rng.random() < EMPTY else rng.uniform(0.0035, 0.0095) * size**2  # px of length still to be drawn
-    while left > STEP:
-        width, length = rng.uniform(2.6, 4), min(left, rng.uniform(0.5, 1.1) * size)
-        trunk = _walk(rng, rng.uniform(0.1, 0.9, 2) * size, rng.uniform(0, 2 * np.pi), length)
-        _crooked(canvas, trunk, width)
+    while left > 4 * STEP:
+        width, length, branches = rng.uniform(2.6, 4), min(left, rng.uniform(0.6, 1.4) * size), rng.integers(3)
         left -= length
-        for _ in range(rng.integers(3)):
-            node, length = rng.integers(len(trunk) // 4, len(trunk) - 1), rng.uniform(0.1, 0.35) * size
+        trunk = _walk(rng, rng.uniform(0.1, 0.9, 2) * size, rng.uniform(0, 2 * np.pi), (1 - 0.2 * branches) * length)
+        _crooked(canvas, trunk, width)
+        for _ in range(branches):
+            node = rng.integers(len(trunk) // 4, len(trunk) - 1)
             dx, dy = trunk[node + 1] - trunk[node]
             heading = np.arctan2(dy, dx) + rng.choice([-1, 1]) * rng.uniform(0.5, 1.1)
-            _crooked(canvas, _walk(rng, trunk[node], heading, length), width=max(2.4, 0.75 * width))
-            left -= length
+            _crooked(canvas, _walk(rng, trunk[node], heading, 0.2 * length), width=max(2.4, 0.75 * width))
     return _cover(canvas)
 
 
-# --- the welded plate -------------------------------------------------------------------------------------------------------
-
-
-def _plate(rng: np.random.Generator, size: int) -> tuple[Picture, Mask]:
+def _plate(rng: np.random.Generator, size: int) -> tuple[Field, Mask]:
     """A picture of two welded panels on a bench and its label map."""
     background, panel, weld, rust, pore = range(len(SYNTHETIC_CLASSES["multiclass"]))
-    unit = max(1.0, size / 128)
-    cell = round(unit)
+    unit, cell = max(1.0, size / 128), max(1, round(size / 128))
     centre, half = size * rng.uniform(0.42, 0.58, 2), size * rng.uniform(0.27, 0.4, 2)  # half: length and width of the plate
     angle = rng.uniform(0, 2 * np.pi)
     along, across = np.array([np.cos(angle), np.sin(angle)]), np.array([-np.sin(angle), np.cos(angle)])
-    x, y = _grid(size)
+    y, x = np.indices((size, size), dtype=np.float32)
     u, v = ((x - float(centre[0])) * float(a[0]) + (y - float(centre[1])) * float(a[1]) for a in (along, across))
     on_plate = (np.abs(u) < half[0]) & (np.abs(v) < half[1])
     on_weld = on_plate & (np.abs(v + 1.5 * unit * _noise(rng, size, 16 * cell)) < rng.uniform(5, 7) * unit)
@@ -185,9 +172,8 @@ def _plate(rng: np.random.Generator, size: int) -> tuple[Picture, Mask]:
     picture = _ground(rng, rng.uniform(50, 110), size)
     brushed = cv2.resize(rng.standard_normal((size, 5), dtype=np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
     steel = rng.uniform(125, 185) + 6 * (brushed if rng.random() < 0.5 else brushed.T) + 8 * _noise(rng, size, 50 * cell)
-    bead = (
-        rng.uniform(135, 185) + 25 * np.sin(2 * np.pi * (u / unit + 0.12 * (v / unit) ** 2) / rng.uniform(5, 7)) + 4 * _noise(rng, size, 2)
-    )
+    arcs = np.sin(2 * np.pi * (u / unit + 0.12 * (v / unit) ** 2) / rng.uniform(5, 7))
+    bead = rng.uniform(135, 185) + 25 * arcs + 4 * _noise(rng, size, 2)
     picture[on_plate] = steel[on_plate, None] * _STEEL
     _tint(picture, on_rust * np.clip(0.65 + 0.25 * _noise(rng, size, 3 * cell), 0, 1), colour=_RUST)
     picture[on_weld] = bead[on_weld, None]
@@ -196,8 +182,8 @@ def _plate(rng: np.random.Generator, size: int) -> tuple[Picture, Mask]:
     labels = np.full((size, size), background, np.uint8)
     for label, where in ((panel, on_plate), (rust, on_rust), (weld, on_weld), (pore, hole > 0.5)):
         labels[where] = label
-    around = np.ones((3, 3), np.uint8)
-    labels[cv2.dilate(labels, around) != cv2.erode(labels, around)] = IGNORE  # one pixel on each side of every border
+    border = cv2.morphologyEx(labels, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0  # one pixel on each side
+    labels[border] = IGNORE
     return picture, labels
 
 
@@ -207,12 +193,6 @@ def _plate(rng: np.random.Generator, size: int) -> tuple[Picture, Mask]:
 def _number(rng: np.random.Generator, mean: float, size: int) -> int:
     """How many of a thing: `mean` in a picture of 128 px, in larger ones as many more as there is more room."""
     return int(rng.poisson(mean * (size / 128) ** 2))
-
-
-def _grid(size: int) -> tuple[Field, Field]:
-    """The coordinates x and y of every pixel, in px."""
-    y, x = np.indices((size, size), dtype=np.float32)
-    return x, y
 
 
 def _noise(rng: np.random.Generator, size: int, cell: int) -> Field:
@@ -265,10 +245,6 @@ def _cover(canvas: Mask) -> Field:
     return cast(Field, cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32) / 255)
 
 
-def _half(cover: Field) -> Mask:
-    return (cover > 0.5).astype(np.uint8)
-
-
-def _tint(picture: Picture, cover: Field, colour: Any) -> None:
+def _tint(picture: Field, cover: Field, colour: Any) -> None:
     """Blend a colour in where it covers."""
     picture += cover[..., None] * (colour - picture)

@@ -1,0 +1,177 @@
+"""train.py and evaluate.py as a user runs them: real processes in an empty directory."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from segfocal.cli import overrides_in
+from segfocal.rundir import new_dir
+from segfocal.sweep import Job, best_first
+from tests.conftest import ROOT, Result
+from tests.test_training import TINY
+
+Cli = Callable[..., Result]
+
+
+def only(directory: Path, pattern: str) -> Path:
+    found = list(directory.glob(pattern))
+    assert len(found) == 1, found
+    return found[0]
+
+
+def test_train_then_evaluate_then_go_on(cli: Cli, tmp_path: Path) -> None:
+    done = cli("train", *TINY)
+    assert done.code == 0, done.err
+    run_dir = only(tmp_path, "runs/*")
+    for said in ("crack", "IoU", "AUROC", "AP", "checkpoints/best.ckpt", "metrics.json", "overlays/evaluation.png", "epoch 2 of 2"):
+        assert said in done.out
+    assert "Traceback" not in done.err + done.out
+    assert "epoch 2 of 2" in (run_dir / "train.log").read_text()
+    assert cli("evaluate", f"ckpt={run_dir}").code == 0
+    evaluated = only(tmp_path, "runs/*-evaluate")
+    first, again = (json.loads((path / "metrics.json").read_text()) for path in (run_dir, evaluated))
+    assert first["iou/crack"] == again["iou/crack"]
+    assert first["auroc/crack"] == again["auroc/crack"]
+    resumed = cli("train", *TINY, f"ckpt={run_dir}", "trainer.max_epochs=3", "scheduler=onecycle")
+    assert resumed.code == 0, resumed.err
+    assert "epoch 3 of 3" in resumed.out
+    assert "epoch 2 of 3" not in resumed.out
+
+
+def test_a_folder_of_ones_own(cli: Cli, folder: Path) -> None:
+    overrides = [f"data.root={folder}", "task.classes=[blob]", "data.crop=[32,32]", "trainer.max_epochs=2", "data.num_workers=0"]
+    wrong = cli("train", "data=folder", *overrides)
+    assert wrong.code == 2
+    assert "data.label_map={0:0,255:1}" in wrong.err
+    assert "Traceback" not in wrong.err
+    assert not list((folder.parent / "runs").iterdir()), "a run that did not start leaves nothing"
+    right = cli("train", "data=folder", *overrides, "data.label_map={0:0,255:1}")
+    assert right.code == 0, right.err
+    assert "train: 6 images; of the pixels blob 3.42%" in right.out
+
+
+@pytest.mark.parametrize("experiment", ["crackforest", "camvid", "cracks"])
+def test_real_photographs_from_end_to_end(cli: Cli, shared: Path, tmp_path: Path, experiment: str) -> None:
+    root = shared / {"cracks": "cracks_potholes"}.get(experiment, experiment)
+    done = cli("train", f"experiment={experiment}", f"data.root={root}", "debug=fast", "data.num_workers=0", "data.limit=4", "data.batch_size=2")
+    assert done.code == 0, done.err
+    metrics = json.loads((only(tmp_path, "runs/*") / "metrics.json").read_text())
+    classes = [key for key in metrics if key.startswith("iou/")]
+    assert len(classes) == (11 if experiment == "camvid" else 1)
+
+
+def test_a_sweep_ends_in_a_table_best_first(cli: Cli, tmp_path: Path) -> None:
+    done = cli("train", "-m", *TINY, "trainer.max_epochs=1", "loss=focal", "loss.gamma=0,1", "model.encoder=resnet18")
+    assert done.code == 0, done.err
+    sweep = only(tmp_path, "runs/*-sweep")
+    with (sweep / "sweep.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["loss.gamma"] for row in sorted(rows, key=lambda row: row["job"])] == ["0", "1"]
+    objectives = [float(row["val/iou_macro"]) for row in rows]
+    assert objectives == sorted(objectives, reverse=True)
+    assert all((sweep / row["job"] / "checkpoints" / "best.ckpt").is_file() for row in rows)
+    assert "best first" in done.out
+
+
+def test_a_job_that_fails_is_in_the_table_and_the_others_run(cli: Cli, tmp_path: Path) -> None:
+    done = cli("train", "-m", *TINY, "trainer.max_epochs=1", "model=pan,unet")
+    assert done.code == 1
+    with (only(tmp_path, "runs/*-sweep") / "sweep.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["model"], bool(row["failure"])) for row in rows] == [("unet", False), ("pan", True)]
+    assert "job 0 failed: model=pan" in done.out
+
+
+def test_mistakes_end_with_2_and_leave_nothing(cli: Cli, tmp_path: Path) -> None:
+    done = cli("train", "loss=focl", "optimizer.lr=nan")
+    assert done.code == 2
+    assert done.err.splitlines() == ["loss=focl: no such option; did you mean focal?", "optimizer.lr=nan: must be a finite number"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ascend_says_what_to_install(cli: Cli) -> None:
+    done = cli("train", "profile=ascend")
+    assert done.code == 2
+    assert done.err.strip().startswith("profile=ascend: torch_npu is not installed")
+    assert len(done.err.strip().splitlines()) == 1
+
+
+def test_evaluate_says_what_is_wrong_with_a_checkpoint(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "x.ckpt").write_bytes(b"nothing")
+    done = cli("evaluate", "ckpt=x.ckpt")
+    assert done.code == 2
+    assert "x.ckpt: cannot be read as a checkpoint" in done.err
+    assert len(done.err.strip().splitlines()) == 1
+
+
+def test_no_network_is_asked_for(tmp_path: Path) -> None:
+    """With every connection refused and reported, training is as usual."""
+    program = f"""
+import runpy, socket, sys
+def refuse(self, address):
+    print("CONNECTED TO", address, file=sys.stderr)
+    raise OSError("no network")
+socket.socket.connect = refuse
+sys.path.insert(0, {str(ROOT)!r})
+sys.argv = ["train.py", *{[*TINY, "trainer.max_epochs=1"]!r}]
+runpy.run_path({str(ROOT / "train.py")!r}, run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=250, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "CONNECTED TO" not in done.stderr
+
+
+def test_run_directories_made_in_the_same_second_differ(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda number: new_dir(str(tmp_path), suffix=f"-{'x' * 0}" + "\u200b" * number), range(8)))
+    assert len(set(made)) == 8
+    again = [new_dir(str(tmp_path / "one")), new_dir(str(tmp_path / "one"))]
+    assert again[0] == again[1], "the same question has the same answer"
+
+
+def test_processes_do_not_share_a_run_directory(tmp_path: Path) -> None:
+    program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from segfocal.rundir import new_dir; print(new_dir('runs'))"
+    started = [subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, stdout=subprocess.PIPE, text=True) for _ in range(6)]
+    assert len({process.communicate()[0] for process in started}) == 6
+
+
+def test_flags_of_hydra_are_no_overrides() -> None:
+    assert overrides_in(["-m", "a=1", "--cfg", "job", "-cn", "train", "b=2", "--help"]) == ["a=1", "b=2"]
+    assert overrides_in(["-sc", "query=bash"]) == []
+
+
+def test_the_best_job_of_a_loss_is_the_smallest() -> None:
+    jobs = [Job(number, [], "", "val/loss", value, None) for number, value in enumerate([0.3, float("nan"), 0.1])]
+    assert [job.number for job in best_first(jobs)] == [2, 0, 1]
+    for job in jobs:
+        job.objective_name = "val/iou_macro"
+    assert [job.number for job in best_first(jobs)] == [0, 2, 1]
+
+
+def test_interrupting_ends_the_process(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *TINY, "trainer.max_epochs=500"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch 2 "):
+            process.send_signal(signal.SIGINT)
+            break
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert only(tmp_path, "runs/*/checkpoints/last.ckpt").is_file()
