@@ -77,7 +77,8 @@ def read(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not a checkpoint of this program")
     if ours["format"] != FORMAT:
         raise UserError(
-            f"{path}: written in format {ours['format']}, this version reads {FORMAT}: use the version that wrote it ({ours.get('versions')})"
+            f"{path}: written in format {ours['format']}, this version reads {FORMAT}: "
+            f"use the version that wrote it ({ours.get('versions')})"
         )
     return dict(content)
 

@@ -12,6 +12,7 @@ import warnings
 from pathlib import Path
 
 from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from omegaconf import OmegaConf
 
@@ -74,10 +75,16 @@ def fit(config: TrainConfig, run_dir: Path) -> float:
     best = run_dir / "checkpoints" / "best.ckpt"
     split: Split = "test" if config.trainer.test and "test" in data.sources else "val"
     evaluate_checkpoint(best, split, run_dir, device, data, config.callbacks.overlays)
-    value = checkpoints.read(best)["segfocal"]["metrics"].get(config.objective.removeprefix("val/"))
-    objective = math.nan if value is None else float(value)
+    objective = best_value(trainer)
     log.info("%s %.4f at its best, %.1f minutes in all", config.objective, objective, (time.monotonic() - started) / 60)
     return objective
+
+
+def best_value(trainer: Trainer) -> float:
+    """The objective of the best checkpoint; NaN where the validation masks left it undefined."""
+    kept = next(callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint) and callback.monitor)
+    value = math.nan if kept.best_model_score is None else float(kept.best_model_score)
+    return value if math.isfinite(value) else math.nan
 
 
 def build_module(config: TrainConfig, data: SegmentationData, train: SplitStats) -> SegmentationModule:
@@ -122,12 +129,12 @@ def quieten() -> None:
     """Leave out what libraries say that nobody here can act on; each with its reason."""
     for name in ("lightning.pytorch", "lightning.fabric"):  # which devices there are and are not: said in one line of ours
         logging.getLogger(name).setLevel(logging.WARNING)
-    for message, _reason in (
-        (".*does not have many workers.*", "their number is the profile's"),
-        (".*Checkpoint directory .* exists and is not empty.*", "the run directory is ours"),
-        (".*Experiment logs directory .* exists.*", "the run directory is ours"),
-        (".*LeafSpec.*", "deprecated in torch, used by Lightning"),
-        (".*lr_scheduler.step.*", "Lightning's order under mixed precision is right"),
+    for message in (
+        ".*does not have many workers.*",  # their number is the profile's
+        ".*Checkpoint directory .* exists and is not empty.*",  # the run directory is ours
+        ".*Experiment logs directory .* exists.*",  # likewise
+        ".*LeafSpec.*",  # deprecated in torch, used by Lightning
+        ".*lr_scheduler.step.*",  # Lightning's order under mixed precision is right
     ):
         warnings.filterwarnings("ignore", message)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorBoard's writer, where TensorFlow happens to be installed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def evaluate_checkpoint(path: Path, split: Split, out: Path, device: Device, dat
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
-        enable_progress_bar=False,
+        enable_progress_bar=sys.stdout.isatty(),
         use_distributed_sampler=False,
     )
     trainer.test(module, data.evaluation_loader(split), verbose=False)

@@ -51,7 +51,8 @@ def check_size(model: nn.Module, config: ModelConfig, size: list[int]) -> None:
             model(torch.zeros(1, config.in_channels, height, width))
     except Exception as error:  # RuntimeError, ValueError or AssertionError, as the layer that fails has it
         raise UserError(
-            f"model={config.name} model.encoder={config.encoder}: does not take {height} x {width} pixels ({_short(error)}): choose another data.crop"
+            f"model={config.name} model.encoder={config.encoder}: does not take {height} x {width} pixels ({_short(error)}): "
+            "choose another data.crop"
         ) from None
     model.train()
 
@@ -66,7 +67,8 @@ def set_bias_prior(model: nn.Module, prior: list[float], task: TaskConfig) -> No
     Reference:
         Focal loss, arXiv 1708.02002, section 3.3 (there one value for all classes).
     """
-    head = next(layer for layer in reversed(list(model.segmentation_head.modules())) if isinstance(layer, nn.Conv2d))  # type: ignore[union-attr]  # SMP's head
+    layers = list(cast(nn.Module, model.segmentation_head).modules())
+    head = next(layer for layer in reversed(layers) if isinstance(layer, nn.Conv2d))
     if head.bias is None:
         raise UserError(f"model.bias_prior=true: the head of {type(model).__name__} has no bias")
     clipped = [min(max(share, 1e-6), 1 - 1e-6) for share in prior]

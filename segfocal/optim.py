@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -90,8 +90,8 @@ def onecycle(config: OneCycleConfig, optimizer: Optimizer, steps: int, minimise:
 
 @SCHEDULERS.builder(PlateauConfig)
 def plateau(config: PlateauConfig, optimizer: Optimizer, steps: int, minimise: bool) -> dict[str, Any]:
-    mode = "min" if minimise else "max"
-    return {"scheduler": ReduceLROnPlateau(optimizer, mode, config.factor, config.patience), "interval": "epoch"}  # type: ignore[arg-type]  # a Literal
+    mode: Literal["min", "max"] = "min" if minimise else "max"
+    return {"scheduler": ReduceLROnPlateau(optimizer, mode, config.factor, config.patience), "interval": "epoch"}
 
 
 def build_optimizer(config: OptimizerConfig, model: nn.Module) -> Optimizer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import datetime
 from pathlib import Path
 
@@ -28,6 +29,16 @@ def new_dir(out: str, suffix: str = "") -> str:
                 number += 1
         _MADE[question] = str(path)
     return _MADE[question]
+
+
+def unwritable(out: str) -> list[str]:
+    """What keeps a run directory from being made below `out`; nothing where it can be."""
+    path = Path(out).absolute()
+    while not path.exists():
+        path = path.parent
+    if path.is_dir() and os.access(path, os.W_OK | os.X_OK):
+        return []
+    return [f"out={out}: {path} is not a directory that can be written to"]
 
 
 def shown_path(path: Path) -> str:

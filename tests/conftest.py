@@ -30,7 +30,13 @@ class Result:
 
 def run(*command: str, cwd: Path, env: dict[str, str] | None = None) -> Result:
     done = subprocess.run(
-        [sys.executable, *command], cwd=cwd, env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}, capture_output=True, text=True, timeout=280, check=False
+        [sys.executable, *command],
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
     )
     return Result(done.returncode, done.stdout, done.stderr)
 

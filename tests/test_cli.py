@@ -63,7 +63,9 @@ def test_a_folder_of_ones_own(cli: Cli, folder: Path) -> None:
 @pytest.mark.parametrize("experiment", ["crackforest", "camvid", "cracks"])
 def test_real_photographs_from_end_to_end(cli: Cli, shared: Path, tmp_path: Path, experiment: str) -> None:
     root = shared / {"cracks": "cracks_potholes"}.get(experiment, experiment)
-    done = cli("train", f"experiment={experiment}", f"data.root={root}", "debug=fast", "data.num_workers=0", "data.limit=4", "data.batch_size=2")
+    done = cli(
+        "train", f"experiment={experiment}", f"data.root={root}", "debug=fast", "data.num_workers=0", "data.limit=4", "data.batch_size=2"
+    )
     assert done.code == 0, done.err
     metrics = json.loads((only(tmp_path, "runs/*") / "metrics.json").read_text())
     classes = [key for key in metrics if key.startswith("iou/")]

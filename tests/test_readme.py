@@ -17,13 +17,17 @@ from tests.conftest import ROOT
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^ *```bash\n(.*?)```", README, re.MULTILINE | re.DOTALL)
 COMMANDS = [line.strip() for block in BLOCKS for line in block.splitlines() if " train.py" in line or " evaluate.py" in line]
-HELP = [re.sub(r"   .*$", "", line.strip()) for line in (CONF / "hydra/help/train.yaml").read_text().splitlines() if line.startswith("    python")]
+HELP = [
+    re.sub(r"   .*$", "", line.strip())
+    for line in (CONF / "hydra/help/train.yaml").read_text().splitlines()
+    if line.startswith("    python")
+]
 COMMENTED = [line[2:] for path in CONF.glob("*/*.yaml") for line in path.read_text().splitlines() if line.startswith("# python")]
 
 
 def overrides_of(command: str) -> tuple[str, list[str]]:
     words = shlex.split(command.replace("<run>", "a_run"))
-    program = next(word for word in words if word.endswith((".py"))).removesuffix(".py").rpartition("/")[2]
+    program = next(word for word in words if word.endswith(".py")).removesuffix(".py").rpartition("/")[2]
     return program, [word for word in words[words.index(next(w for w in words if w.endswith(".py"))) + 1 :] if word != "-m"]
 
 
@@ -43,9 +47,13 @@ def test_the_readme_shows_ten_commands_and_the_help_eight() -> None:
     assert len(HELP) == 8
 
 
-@pytest.mark.parametrize(("heading", "end"), [("Install and train", ".venv/bin/python train.py"), ("Install and test", ".venv/bin/python -m pytest")])
+@pytest.mark.parametrize(
+    ("heading", "end"), [("Install and train", ".venv/bin/python train.py"), ("Install and test", ".venv/bin/python -m pytest")]
+)
 def test_ci_runs_the_set_up_commands_as_the_readme_has_them(heading: str, end: str) -> None:
-    printed = subprocess.run([sys.executable, str(ROOT / ".ci/readme_commands.py"), heading], capture_output=True, text=True, check=True).stdout.strip()
+    printed = subprocess.run(
+        [sys.executable, str(ROOT / ".ci/readme_commands.py"), heading], capture_output=True, text=True, check=True
+    ).stdout.strip()
     assert printed in README
     assert printed.startswith("python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e ")
     assert printed.endswith(end)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from segfocal import checkpoint as checkpoints
 from segfocal.config.parse import CONF, parse
@@ -72,6 +73,11 @@ def test_two_runs_are_the_same_run_whatever_the_workers(tmp_path: Path, mode: st
     assert equal(first["weights"], second["weights"])
 
 
+def test_the_objective_may_be_the_loss(tmp_path: Path) -> None:
+    lowest = fit(configured(*TINY, "objective=val/loss", "logger=csv"), tmp_path)
+    assert lowest == pytest.approx(min(float(row["val/loss"]) for row in curve(tmp_path) if row["val/loss"]), rel=1e-6)
+
+
 def test_another_seed_is_another_run(tmp_path: Path) -> None:
     assert not equal(trained(tmp_path / "a")["weights"], trained(tmp_path / "b", "seed=1")["weights"])
 
@@ -122,7 +128,10 @@ def test_a_run_directory_holds_what_is_promised(finished: Path) -> None:
     }
     assert {path.name for path in (finished / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     assert {path.name for path in (finished / "overlays").iterdir()} == {"epoch_001.png", "epoch_002.png", "evaluation.png"}
-    assert any((finished / "tensorboard").iterdir())
+    board = EventAccumulator(str(finished / "tensorboard"))
+    board.Reload()
+    assert board.Tags()["images"] == ["overlays"]
+    assert {"train/loss", "val/iou_macro", "val/iou/pore", "val/auroc/pore"} <= set(board.Tags()["scalars"])
     assert all(value is None or isinstance(value, int | float) for key, value in figures(finished).items() if key != "split")
     steps = [float(row["train/loss"]) for row in curve(finished) if row["train/loss"]]
     assert len(steps) == 2

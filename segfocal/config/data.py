@@ -62,7 +62,8 @@ class SyntheticConfig(DataConfig):
         if task.num_classes == len(made):
             return []
         return [
-            f"task.classes: data=synthetic makes {len(made)} classes for task={task.name} ({', '.join(made)}), not {task.num_classes}: leave them out"
+            f"task.classes: data=synthetic makes {len(made)} classes for task={task.name} ({', '.join(made)}), "
+            f"not {task.num_classes}: leave them out"
         ]
 
 

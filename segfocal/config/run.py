@@ -17,6 +17,7 @@ from segfocal.config.optim import OPTIMIZERS, SCHEDULERS, OptimizerConfig, Sched
 from segfocal.config.synthetic import SYNTHETIC_CLASSES
 from segfocal.config.task import TaskConfig
 from segfocal.registry import LOSSES
+from segfocal.rundir import unwritable
 
 Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
 Split = Literal["train", "val", "test"]
@@ -69,7 +70,8 @@ class TrainerConfig:
     def __post_init__(self) -> None:
         if self.validate_every > self.max_epochs:
             raise ValueError(
-                f"trainer.validate_every={self.validate_every} is more than trainer.max_epochs={self.max_epochs}: there would be no validation"
+                f"trainer.validate_every={self.validate_every} is more than trainer.max_epochs={self.max_epochs}: "
+                "there would be no validation"
             )
 
 
@@ -156,7 +158,7 @@ class TrainConfig:
                 self.task.classes = list(SYNTHETIC_CLASSES[self.task.name])
             else:
                 problems = ["task.classes is not said: name the classes of the masks, as in 'task.classes=[crack]'"]
-        problems += self.data.problems(self.task) + check_loss(self.loss, self.task)
+        problems += self.data.problems(self.task) + check_loss(self.loss, self.task) + unwritable(self.out)
         if problems:
             raise ValueError("\n".join(problems))
 
@@ -186,3 +188,5 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         if self.ckpt is None:
             raise ValueError("ckpt is not said: which checkpoint to evaluate, as in ckpt=runs/<run> or ckpt=best.ckpt")
+        if problems := unwritable(self.out):
+            raise ValueError(problems[0])

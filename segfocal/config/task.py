@@ -33,7 +33,8 @@ class TaskConfig:
             raise ValueError(f"task.classes={self.classes}: names must be different and not empty")
         if self.name == "binary" and len(self.classes) != 1:
             raise ValueError(
-                f"task=binary has one class, the foreground; task.classes names {len(self.classes)}: choose task=multiclass or task=multilabel, or name one"
+                f"task=binary has one class, the foreground; task.classes names {len(self.classes)}: "
+                "choose task=multiclass or task=multilabel, or name one"
             )
         if self.name == "multiclass" and len(self.classes) < 2:
             raise ValueError(

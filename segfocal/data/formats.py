@@ -46,7 +46,8 @@ def read_image(path: Path, channels: int, exif: str | None = None, max_megapixel
             turned = image.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1)
             if turned and exif is None:
                 raise BadFileError(
-                    f"{path}: its EXIF tag asks for a rotation, which the mask does not have: data.exif=apply rotates the image, data.exif=ignore takes it as stored"
+                    f"{path}: its EXIF tag asks for a rotation, which the mask does not have: "
+                    "data.exif=apply rotates the image, data.exif=ignore takes it as stored"
                 )
             array = _pixels(ImageOps.exif_transpose(image) if turned and exif == "apply" else image)
     return _with_channels(_as_float(array, path), channels, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -74,7 +75,15 @@ def scan(sources: dict[str, Source], task: TaskConfig, where: str) -> dict[str, 
     jobs = [(split, index) for split, source in sources.items() for index in range(len(source))]
     with ThreadPoolExecutor(max_workers=min(16, 2 * (os.cpu_count() or 1))) as pool:
         results = pool.map(lambda job: _scanned(sources[job[0]], job[1], task), jobs)
-        samples = list(track(results, description="checking the data", total=len(jobs), transient=True, disable=len(jobs) < 200))
+        samples = list(
+            track(
+                results,
+                description="checking the data",
+                total=len(jobs),
+                transient=True,
+                disable=len(jobs) < 200 or not sys.stdout.isatty(),
+            )
+        )
     faults = [sample.fault for sample in samples if sample.fault]
     if faults:
         more = [f"... and {len(faults) - MOST_FAULTS} more"] if len(faults) > MOST_FAULTS else []
@@ -119,7 +128,10 @@ def _check_foreground(train: SplitStats, task: TaskConfig, where: str) -> None:
     if foreground.sum() > 0:
         return
     ignored = 1 - train.valid.sum() / max(1, sum(height * width for height, width in train.sizes) * len(train.valid))
-    hint = f"; {ignored:.1%} of the pixels are {task.ignore_index}=task.ignore_index: if that is the foreground, data.label_map={{0:0,{task.ignore_index}:1}}"
+    hint = (
+        f"; {ignored:.1%} of the pixels are {task.ignore_index}=task.ignore_index: "
+        f"if that is the foreground, data.label_map={{0:0,{task.ignore_index}:1}}"
+    )
     raise UserError(f"{where}: no pixel of {', '.join(task.class_names)} in any training mask" + (hint if ignored > 0 else ""))
 
 

@@ -39,7 +39,7 @@ class Picture:
 def sheet(pictures: list[Picture], task: TaskConfig) -> Image.Image:
     """A row for each picture: the image, the truth on it, and what the prediction found, missed and made up."""
     shown = [[picture.image, _labelled(picture, picture.truth, task), _errors(picture, task)] for picture in pictures]
-    scale = min(1.0, CELL / max(picture.image.shape[1] for picture in pictures))
+    scale = min(2.0, CELL / max(picture.image.shape[1] for picture in pictures))
     cells = [[_scaled(cell, scale) for cell in row] for row in shown]
     width = max(cell.width for row in cells for cell in row)
     heights = [row[0].height for row in cells]

@@ -37,6 +37,7 @@ MISTAKES = [
     (["optimzer.lr=1"], ["optimzer", "no such key; did you mean optimizer"]),
     (["experiment=crackforrest"], ["experiment=crackforrest: no such option; did you mean crackforest"]),
     (["+experiment=crackforest"], ["+experiment=crackforest: every group stands in the defaults"]),
+    (["out=/dev/null/runs"], ["out=/dev/null/runs: /dev/null is not a directory"]),
     (["callbacks.ema=1"], ["callbacks.ema=1: must be less than 1"]),
     (["plugins=[no_such_module]"], ["plugins=[no_such_module]: No module named 'no_such_module'"]),
     (["loss.gamma"], ["loss.gamma: not of the form key=value"]),
