@@ -65,7 +65,7 @@ class LossConfig:
 class FocalConfig(LossConfig):
     """
     Args:
-        gamma: how strongly easy pixels are turned down, >= 0; 0 is cross-entropy.
+        gamma: how strongly easy pixels are turned down, >= 0; 0 is cross-entropy, 2 what the paper takes for detection.
         alpha: class weights. A number a from 0 to 1, where classes are decided by sigmoids: a on positives, 1 - a on negatives.
             A list with one weight for each class: multiclass a_c >= 0 on the pixels of class c; multilabel a_c from 0 to 1 on the
             positives of class c and 1 - a_c on its negatives. Null: none.
@@ -81,7 +81,7 @@ class FocalConfig(LossConfig):
     wants_prior: ClassVar[bool] = True
 
     name: Literal["focal"] = "focal"
-    gamma: NonNegative = 2.0
+    gamma: NonNegative = 1.0
     alpha: Alpha = None
     normalized: Flag = False
     reduced_threshold: OpenFraction | None = None
