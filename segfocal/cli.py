@@ -13,9 +13,10 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from segfocal.config.parse import mistakes
+from segfocal.config.schema import CONF, register_schemas
 from segfocal.errors import UserError
 from segfocal.sweep import Job, write_summary
 
@@ -26,6 +27,9 @@ _SWEPT: list[Job] = []  # what the jobs of this process's sweep came to
 
 def start(main: Callable[[], Any], schema: type, config_name: str) -> None:
     """Check the command line, run it, and where it was a sweep end with the table of its jobs."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(help_text(config_name))
+        return
     problems = mistakes(schema, config_name, overrides_in(sys.argv[1:]))
     if problems:
         for line in problems:
@@ -35,6 +39,13 @@ def start(main: Callable[[], Any], schema: type, config_name: str) -> None:
     if _SWEPT:
         failed = write_summary(_SWEPT)
         sys.exit(1 if failed else 0)
+
+
+def help_text(config_name: str) -> str:
+    """What conf/hydra/help says; Hydra would print the same after a second of looking for groups in vain."""
+    register_schemas()
+    said = OmegaConf.create({"hydra": {"help": OmegaConf.load(CONF / "hydra" / "help" / f"{config_name}.yaml")}})
+    return str(said.hydra.help.template).replace("$$", "$")
 
 
 def job(function: Callable[[DictConfig], float]) -> Callable[[DictConfig], float]:
