@@ -42,8 +42,17 @@ def build_callbacks(config: TrainConfig, run_dir: Path, validation: Segmentation
         callbacks.append(LearningRateMonitor("step"))
     callbacks.append(EpochLine(config.objective))
     if sys.stdout.isatty():
-        callbacks.append(RichProgressBar(leave=False))
+        callbacks.append(ProgressBar(leave=False))
     return callbacks
+
+
+class ProgressBar(RichProgressBar):
+    """Lightning's, without the version of a logger."""
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, int | str | float | dict[str, float]]:
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        return metrics
 
 
 class KeptCheckpoint(ModelCheckpoint):
