@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError, WrapValidator
@@ -10,12 +11,15 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
 from segfocal.config.base import STRICT, Flag, Fraction, NonNegative, OpenFraction, Positive
+from segfocal.config.balance import ClassCounts, FromData
 from segfocal.config.task import TaskConfig
 from segfocal.registry import LOSSES
 
 Reduction = Literal["none", "sum", "mean", "batchwise_mean"]
-Denominator = Literal["elements", "pixels", "weights", "positives"]
+Denominator = Literal["elements", "pixels", "logits", "weights", "positives", "classes"]
 Form = Literal["softmax", "sigmoid"]
+ReducedForm = Literal["paper", "continuous"]
+Backend = Literal["auto", "compiled", "eager"]
 
 
 def _allowed(words: str) -> WrapValidator:
@@ -38,8 +42,16 @@ def _shown(value: object) -> str:
 
 
 Weights = Annotated[list[NonNegative], Field(min_length=1)]
-Alpha = Annotated[Fraction | Weights | None, _allowed("a number from 0 to 1, a list of numbers >= 0 (one for each class), or null")]
-ClassWeights = Annotated[Weights | None, _allowed("a list of numbers >= 0 (one for each class), or null")]
+FROM_DATA = "inverse, sqrt_inverse, median_frequency or effective_number (from the training data)"
+Alpha = Annotated[
+    Fraction | Weights | FromData | None,
+    _allowed(f"a number from 0 to 1, a list of numbers >= 0 (one for each class), {FROM_DATA}, or null"),
+]
+ClassWeights = Annotated[Weights | FromData | None, _allowed(f"a list of numbers >= 0 (one for each class), {FROM_DATA}, or null")]
+GivenWeights = Annotated[Weights | None, _allowed("a list of numbers >= 0 (one for each class), or null")]
+Gamma = Annotated[NonNegative | Weights, _allowed("a finite number >= 0, or a list of them (one for each class)")]
+Smoothing = Annotated[float, Field(strict=True, ge=0, lt=1)]
+Normalized = Annotated[Flag | Literal["smp"], _allowed("true, false or smp")]
 
 
 @dataclass(config=STRICT, kw_only=True)
@@ -59,35 +71,56 @@ class LossConfig:
         """What does not fit the task: messages of one line, each starting with the key and its value."""
         return []
 
+    def balanced(self, counts: ClassCounts, task: TaskConfig) -> LossConfig:
+        """The configuration with numbers where it says how to take them from the training data."""
+        return self
+
 
 @LOSSES.config("focal")
 @dataclass(config=STRICT, kw_only=True)
 class FocalConfig(LossConfig):
     """
     Args:
-        gamma: how strongly easy pixels are turned down, >= 0; 0 is cross-entropy, 2 what the paper takes for detection.
+        gamma: how strongly easy pixels are turned down, >= 0; 0 is cross-entropy, 2 what the paper takes for detection. A list has one
+            for each class.
         alpha: class weights. A number a from 0 to 1, where classes are decided by sigmoids: a on positives, 1 - a on negatives.
             A list with one weight for each class: multiclass a_c >= 0 on the pixels of class c; multilabel a_c from 0 to 1 on the
-            positives of class c and 1 - a_c on its negatives. Null: none.
-        normalized: scale every image's modulating factors to a mean of 1, so that the loss does not fade as training succeeds.
+            positives of class c and 1 - a_c on its negatives. A word takes them from the training data: `inverse`, `sqrt_inverse`,
+            `median_frequency` or `effective_number`. Null: none.
+        beta: of `effective_number`, in (0, 1); counted are images that show the class.
+        class_weights: where every class has its sigmoid, how much the decisions on each class count, in the mean's denominator, too.
+        normalized: scale every image's modulating factors to a mean of 1, so that the loss does not fade as training succeeds; `smp`
+            is what segmentation_models_pytorch makes of it, for comparison.
         reduced_threshold: turn down only what is already recognised with at least this probability, in (0, 1); null turns down everything.
+        reduced_form: `paper`, or `continuous`, without the jump that the paper's has at a threshold other than 1/2.
+        label_smoothing: the share of every label that is spread evenly over the answers, in [0, 1).
         reduction: `mean`, `sum`, `batchwise_mean` (mean of each image, summed over the batch); `none` is a map, not for training.
         denominator: what a mean divides by, counted over what is not ignored. `elements`: the terms summed - pixels, times classes where
-            every class has its sigmoid. `pixels`. `weights`: the sum of alpha over the elements. `positives`: elements of value 1; in
-            multiclass, pixels of any class but 0, the background.
+            every class has its sigmoid. `pixels`. `logits`: pixels times classes. `weights`: the sum of alpha over the elements.
+            `positives`: elements of value 1; in multiclass, pixels of any class but 0, the background. `classes`: their number.
         form: for multiclass: `softmax` one decision a pixel; `sigmoid` every class against the rest; null is `softmax`.
+        from_logits: false where the model ends in probabilities.
+        eps: probabilities are held between eps and 1 - eps.
+        backend: `auto`, `compiled` or `eager`: whether values and gradients run as compiled code; `auto` does where it pays.
     """
 
     wants_prior: ClassVar[bool] = True
 
     name: Literal["focal"] = "focal"
-    gamma: NonNegative = 1.0
+    gamma: Gamma = 1.0
     alpha: Alpha = None
-    normalized: Flag = False
+    beta: OpenFraction = 0.999
+    class_weights: GivenWeights = None
+    normalized: Normalized = False
     reduced_threshold: OpenFraction | None = None
+    reduced_form: ReducedForm = "paper"
+    label_smoothing: Smoothing = 0.0
     reduction: Reduction = "mean"
     denominator: Denominator = "elements"
     form: Form | None = None
+    from_logits: Flag = True
+    eps: Annotated[float, Field(strict=True, gt=0, lt=0.5)] = 1e-7
+    backend: Backend = "auto"
 
     def problems(self, task: TaskConfig) -> list[str]:
         if self.reduction == "none":
@@ -99,11 +132,24 @@ class FocalConfig(LossConfig):
         found = []
         if self.form == "softmax" and task.name != "multiclass":
             found.append(f"loss.form=softmax: task={task.name} decides by sigmoids; leave loss.form out, or choose task=multiclass")
+        if isinstance(self.gamma, list):
+            found += _length_problems("loss.gamma", self.gamma, task)
+        if self.class_weights is not None:
+            found += _class_weight_problems(self.class_weights, task, self.form)
         if isinstance(self.alpha, list):
             found += _alpha_list_problems(self.alpha, task)
-        elif self.alpha is not None and task.name == "multiclass" and self.form != "sigmoid":
+        elif isinstance(self.alpha, float | int) and task.name == "multiclass" and self.form != "sigmoid":
             found.append(_ambiguous_alpha(self.alpha, len(task.classes) if task.classes else None))
         return found
+
+    def balanced(self, counts: ClassCounts, task: TaskConfig) -> FocalConfig:
+        if not isinstance(self.alpha, str):
+            return self
+        positive, negative = counts.weights(self.alpha, self.beta, task.name)
+        if negative is None:
+            return replace(self, alpha=positive)
+        shares = [p / (p + n) for p, n in zip(positive, negative, strict=True)]
+        return replace(self, alpha=shares[0] if task.name == "binary" else shares)
 
 
 @LOSSES.config("ce")
@@ -111,7 +157,9 @@ class FocalConfig(LossConfig):
 class CrossEntropyConfig(LossConfig):
     """
     Args:
-        class_weights: one weight >= 0 for each class: multiclass on the pixels of the class, binary and multilabel on its positives.
+        class_weights: one weight >= 0 for each class: multiclass on the pixels of the class, binary and multilabel on its positives;
+            or a word that takes them from the training data, as for `focal`.
+        beta: of `effective_number`, in (0, 1).
         label_smoothing: the share of every label that is spread evenly over the classes, in [0, 1).
     """
 
@@ -119,10 +167,18 @@ class CrossEntropyConfig(LossConfig):
 
     name: Literal["ce"] = "ce"
     class_weights: ClassWeights = None
-    label_smoothing: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.0
+    beta: OpenFraction = 0.999
+    label_smoothing: Smoothing = 0.0
 
     def problems(self, task: TaskConfig) -> list[str]:
-        return [] if self.class_weights is None else _length_problems("loss.class_weights", self.class_weights, task)
+        return _length_problems("loss.class_weights", self.class_weights, task) if isinstance(self.class_weights, list) else []
+
+    def balanced(self, counts: ClassCounts, task: TaskConfig) -> CrossEntropyConfig:
+        if not isinstance(self.class_weights, str):
+            return self
+        positive, negative = counts.weights(self.class_weights, self.beta, task.name)
+        ratios = positive if negative is None else [p / n for p, n in zip(positive, negative, strict=True)]
+        return replace(self, class_weights=ratios)
 
 
 @LOSSES.config("dice")
@@ -156,6 +212,15 @@ def _length_problems(key: str, weights: Sequence[float], task: TaskConfig) -> li
         return []
     names = ", ".join(task.classes)
     return [f"{key}={_shown(weights)}: {len(weights)} weights for {len(task.classes)} classes; give one for each of {names}"]
+
+
+def _class_weight_problems(weights: list[float], task: TaskConfig, form: Form | None) -> list[str]:
+    if task.name == "binary" or (task.name == "multiclass" and form != "sigmoid"):
+        return [
+            f"loss.class_weights={_shown(weights)}: weighs the decisions of task=multilabel or loss.form=sigmoid; "
+            f"task={task.name} takes its weights as loss.alpha"
+        ]
+    return _length_problems("loss.class_weights", weights, task)
 
 
 def _alpha_list_problems(alpha: list[float], task: TaskConfig) -> list[str]:

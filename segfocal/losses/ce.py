@@ -11,7 +11,7 @@ from segfocal.config.task import Mode, TaskConfig
 from segfocal.losses.functional import clean
 from segfocal.losses.reduction import count, reduce
 from segfocal.losses.targets import align, check_mode
-from segfocal.losses.weights import ClassWeights, per_channel
+from segfocal.losses.weights import ClassWeights, numbers, per_channel
 from segfocal.registry import LOSSES
 
 
@@ -54,24 +54,24 @@ class CrossEntropyLoss(nn.Module):
         self.mode = mode
         self.label_smoothing = config.label_smoothing
         self.ignore_index = ignore_index
-        self.class_weights = ClassWeights(config.class_weights)
+        self.class_weights = ClassWeights(class_weights)
 
     def forward(self, logits_NCHW: Tensor, target: Tensor) -> Tensor:
         """The loss of a batch; see the class for shapes."""
-        labels = align(self.mode, logits_NCHW, target, self.ignore_index)
+        labels = align(self.mode, logits_NCHW, target, self.ignore_index).check()
         logits = clean(logits_NCHW, labels.valid_NKHW)
         weight_C = self.class_weights(logits)
         if self.mode == "multiclass":
             ids = labels.target_NKHW
             terms = F.cross_entropy(logits, ids.squeeze(1), weight_C, reduction="none", label_smoothing=self.label_smoothing).unsqueeze(1)
             weight = None if weight_C is None else weight_C[ids] * labels.valid_NKHW
-            count_N = count("weights", labels, 1, weight)
+            count_N = count("weights", labels, logits.shape[1], weight_NCHW=weight)
         else:
             soft = labels.target_NKHW.to(logits.dtype) * (1 - self.label_smoothing) + self.label_smoothing / 2
             positive_weight = None if weight_C is None else per_channel(weight_C, logits)
             terms = F.binary_cross_entropy_with_logits(logits, soft, pos_weight=positive_weight, reduction="none")
-            count_N = count("elements", labels, 1, None)
-        return reduce(torch.where(labels.valid_NKHW, terms, 0.0), count_N, "mean")
+            count_N = count("elements", labels, logits.shape[1])
+        return reduce(torch.where(labels.valid_NKHW, terms, 0.0).flatten(1).sum(1), count_N, "mean")
 
     def extra_repr(self) -> str:
         return f"mode={self.mode!r}, label_smoothing={self.label_smoothing}, ignore_index={self.ignore_index}"
@@ -80,4 +80,4 @@ class CrossEntropyLoss(nn.Module):
 @LOSSES.builder(CrossEntropyConfig)
 def build(config: CrossEntropyConfig, task: TaskConfig) -> CrossEntropyLoss:
     """The cross-entropy that a configuration describes."""
-    return CrossEntropyLoss(task.name, config.class_weights, config.label_smoothing, task.ignore_index)
+    return CrossEntropyLoss(task.name, numbers(config.class_weights), config.label_smoothing, task.ignore_index)

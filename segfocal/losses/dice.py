@@ -54,7 +54,7 @@ class DiceLoss(nn.Module):
 
     def forward(self, logits_NCHW: Tensor, target: Tensor) -> Tensor:
         """The loss of a batch; see the class for shapes."""
-        labels = align(self.mode, logits_NCHW, target, self.ignore_index)
+        labels = align(self.mode, logits_NCHW, target, self.ignore_index).check()
         logits = clean(logits_NCHW, labels.valid_NKHW)
         if self.mode == "multiclass":
             probability = logits.softmax(1)

@@ -1,27 +1,21 @@
-"""The focal loss as a module: modes, class weights and reductions around the pure functions."""
+"""The focal loss as a module: modes, class weights and reductions around the sums of `segfocal.losses.fused`."""
 
 from __future__ import annotations
 
-from typing import TypedDict
+from dataclasses import fields
 
-import torch
 from torch import Tensor, nn
 
-from segfocal.config.loss import Denominator, FocalConfig, Form, Reduction
+from segfocal.config.loss import Backend, Denominator, FocalConfig, Form, Normalized, ReducedForm, Reduction
 from segfocal.config.task import Mode, TaskConfig
-from segfocal.losses.functional import sigmoid_focal, softmax_focal
+from segfocal.losses.decisions import Decision, SigmoidDecision, SoftmaxDecision
+from segfocal.losses.functional import from_probabilities, image_scale
 from segfocal.losses.reduction import count, reduce
 from segfocal.losses.targets import Labels, align, check_mode
-from segfocal.losses.weights import ClassWeights, per_channel
+from segfocal.losses.weights import numbers
 from segfocal.registry import LOSSES
 
-
-class Focus(TypedDict):
-    """What the pure functions take besides logits and labels."""
-
-    gamma: float
-    normalized: bool
-    reduced_threshold: float | None
+OPTIONS = [item for item in fields(FocalConfig) if item.name not in ("name", "beta")]  # the arguments of the module
 
 
 class FocalLoss(nn.Module):
@@ -29,35 +23,46 @@ class FocalLoss(nn.Module):
 
         value of one label = a_t q^gamma * -log p_t,   q = 1 - p_t, p_t the probability of the true label, a_t its weight
 
-    The arguments have the names and the order of segmentation_models_pytorch (SMP) but for `from_logits` and `eps`, which SMP 0.6 takes
-    before `reduction`: name what comes after `ignore_index`. What differs in value from SMP 0.6:
+    The arguments have the names and the order of segmentation_models_pytorch (SMP) 0.6; ours follow. What differs in value:
 
     - multiclass is a softmax, and alpha one weight for each class; `form="sigmoid"` is SMP's one-against-the-rest.
     - `normalized` holds its scale constant and takes it for each image; SMP differentiates it and divides by the count twice.
-    - `batchwise_mean` divides before it sums over the batch in binary, too; SMP flattens the batch away there, which is our `sum`.
-    - An ignored batch is 0, not NaN; `ignore_index` works in multilabel; fractional gamma has finite gradients.
+    - `sum` is a sum; SMP's is one over the number of classes of it. `batchwise_mean` divides before it sums over the batch in binary,
+      too; SMP flattens the batch away there, which is our `sum`.
+    - An ignored batch is 0, not NaN; `ignore_index` works in multilabel; fractional gamma has finite gradients; probabilities of a
+      softmax are taken as what they are.
 
     Args:
         mode: `binary`, `multiclass` or `multilabel`.
         alpha: class weights. A number a in [0, 1] for sigmoids: a on positives, 1 - a on negatives. A list of C: multiclass a_c >= 0 on
             pixels of class c; multilabel a_c in [0, 1] on positives of class c and 1 - a_c on its negatives. None: 1 everywhere.
-        gamma: focusing strength, >= 0; 0 is cross-entropy.
+        gamma: focusing strength, >= 0; 0 is cross-entropy. A list of C: multiclass gamma_c on pixels of class c; where every class has
+            its sigmoid, on the positives and negatives of class c.
         ignore_index: the label of what does not count: value and gradient are exactly 0 there, whatever the logits.
-        reduction: `mean`, `sum`, `batchwise_mean` (mean of each image, summed over the batch) or `none` (in the shape of the target).
-        normalized: scale every image's factors q^gamma to a mean of 1, so that the loss does not fade as training succeeds.
+        from_logits: False where the model's output are probabilities, of sigmoids or of a softmax.
+        eps: probabilities are held between eps and 1 - eps, in (0, 0.5).
+        reduction: `mean`, `sum`, `batchwise_mean` (mean of each image, summed over the batch) or `none` (in the shape of an index map).
+        normalized: scale every image's factors q^gamma to a mean of 1, so that the loss does not fade as training succeeds; `"smp"`
+            does what SMP does, for comparison.
         reduced_threshold: in (0, 1): labels recognised with less keep the factor 1, the others have (q / th)^gamma.
-        denominator: what a mean divides by: `elements` (values summed), `pixels`, `weights` (sum of a_t) or `positives` (in multiclass,
-            pixels of any class but 0); ignored ones never count, and 0 is taken as 1.
+        class_weights: C numbers >= 0, where every class has its sigmoid: the weight of the decisions on class c, in values and in
+            the denominators `elements`, `logits`, `weights` and `classes`.
+        denominator: what a mean divides by: `elements` (values summed), `pixels`, `logits` (pixels times classes), `weights` (sum of
+            a_t), `positives` (in multiclass, pixels of any class but 0) or `classes`; ignored ones never count, and 0 is taken as 1.
         form: in multiclass `softmax`, which is what None means, or `sigmoid`: each class against the rest, summed over classes.
+        label_smoothing: e in [0, 1): labels become (1 - e) y + e / C under a softmax, and (1 - e) y + e / 2 under sigmoids.
+        reduced_form: `paper`, or `continuous`: (q / (1 - th))^gamma, which does not jump at th.
+        backend: `auto`, `compiled` or `eager`: how values and gradients are computed, see `segfocal.losses.backend`.
 
     Shape:
-        - logits: (N, 1, H, W) in binary, else (N, C, H, W); fp16 and bf16 are computed in fp32.
-        - target: (N, H, W) or (N, 1, H, W); in multilabel (N, C, H, W).
-        - returns: a scalar; the shape of the target for `reduction="none"`.
+        - logits: (N, 1, H, W) in binary, else (N, C, H, W); fp16 and bf16 are computed in fp32. Any number of spatial axes, none too.
+        - target: (N, H, W) or (N, 1, H, W); in multilabel (N, C, H, W). Labels from 0 to 1 as floats are soft; in multiclass they are
+          (N, C, H, W), one-hot or soft.
+        - returns: a scalar; the shape of the target for `reduction="none"` ((N, H, W) for soft multiclass targets).
 
     Raises:
-        ValueError: for arguments out of range or at odds with the mode, for shapes that do not go together, integer logits, and on the
-            CPU for labels out of range (on other devices looking for them would wait for the device).
+        ValueError: for arguments out of range or at odds with the mode, for shapes that do not go together, integer logits, and labels
+            out of range: on the CPU at once; elsewhere in one of the next calls, as looking would wait for the device.
 
     Reference:
         Lin et al., Focal Loss for Dense Object Detection, arXiv 1708.02002. See `segfocal.losses.functional` for the other forms.
@@ -72,91 +77,92 @@ class FocalLoss(nn.Module):
         self,
         mode: Mode,
         alpha: float | list[float] | None = None,
-        gamma: float = 2.0,
+        gamma: float | list[float] = 2.0,
         ignore_index: int | None = None,
+        from_logits: bool = True,
+        eps: float = 1e-7,
         reduction: Reduction = "mean",
-        normalized: bool = False,
+        normalized: Normalized = False,
         reduced_threshold: float | None = None,
+        class_weights: list[float] | None = None,
         denominator: Denominator = "elements",
         form: Form | None = None,
+        label_smoothing: float = 0.0,
+        reduced_form: ReducedForm = "paper",
+        backend: Backend = "auto",
     ) -> None:
         super().__init__()
         check_mode(mode)
         config = FocalConfig(
             gamma=gamma,
             alpha=alpha,
+            from_logits=from_logits,
+            eps=eps,
+            reduction=reduction,
             normalized=normalized,
             reduced_threshold=reduced_threshold,
-            reduction=reduction,
+            class_weights=class_weights,
             denominator=denominator,
             form=form,
+            label_smoothing=label_smoothing,
+            reduced_form=reduced_form,
+            backend=backend,
         )
         if misfits := config.misfits(TaskConfig(name=mode)):
             raise ValueError("; ".join(misfits))
         self.mode = mode
-        self.gamma = gamma
         self.ignore_index = ignore_index
-        self.reduction = reduction
-        self.normalized = normalized
-        self.reduced_threshold = reduced_threshold
-        self.denominator = denominator
-        self.form = form or ("softmax" if mode == "multiclass" else "sigmoid")
-        self.alpha = ClassWeights(alpha)
+        self.config = config
+        softmax = mode == "multiclass" and form != "sigmoid"
+        self.decision: Decision = SoftmaxDecision(config) if softmax else SigmoidDecision(config)
 
     def forward(self, logits_NCHW: Tensor, target: Tensor) -> Tensor:
         """The loss of a batch; see the class for shapes."""
-        labels = align(self.mode, logits_NCHW, target, self.ignore_index)
-        terms, weight = self._softmax(logits_NCHW, labels) if self.form == "softmax" else self._sigmoid(logits_NCHW, labels)
-        if weight is not None:
-            weight = torch.where(labels.valid_NKHW, weight, 0.0).expand_as(terms)
-            terms = terms * weight
-        one_vs_rest = self.mode == "multiclass" and self.form == "sigmoid"
-        count_N = count(self.denominator, labels, terms.shape[1] if one_vs_rest else 1, weight)
-        if one_vs_rest:
-            terms = terms.sum(1, keepdim=True)
-        loss = reduce(terms, count_N, self.reduction)
-        return loss.reshape(target.shape) if self.reduction == "none" else loss
-
-    def _softmax(self, logits_NCHW: Tensor, labels: Labels) -> tuple[Tensor, Tensor | None]:
-        """Values and weights, (N, 1, H, W)."""
-        alpha_C = self.alpha(logits_NCHW)
-        return softmax_focal(logits_NCHW, *labels, **self._focus), None if alpha_C is None else alpha_C[labels.target_NKHW]
-
-    def _sigmoid(self, logits_NCHW: Tensor, labels: Labels) -> tuple[Tensor, Tensor | None]:
-        """Values, (N, C, H, W), and weights that broadcast to them."""
-        if self.mode == "multiclass":
-            positive = labels.target_NKHW == per_channel(torch.arange(logits_NCHW.shape[1], device=logits_NCHW.device), logits_NCHW)
+        config, decision = self.config, self.decision
+        if not config.from_logits and logits_NCHW.is_floating_point():
+            logits_NCHW = from_probabilities(logits_NCHW, not decision.per_channel, config.eps)
+        labels = align(self.mode, logits_NCHW, target, self.ignore_index, soft=True)
+        if config.label_smoothing and not decision.per_channel:
+            labels = labels.smoothed(config.label_smoothing, logits_NCHW.shape[1])
+        if config.reduction == "none":
+            terms = decision.terms(logits_NCHW, labels.check())
+            return self._as_target(terms, target)
+        if config.normalized == "smp" or labels.distribution:
+            sum_N = decision.terms(logits_NCHW, labels.check()).flatten(1).sum(1)
         else:
-            positive = labels.target_NKHW == 1
-        terms = sigmoid_focal(logits_NCHW, positive, labels.valid_NKHW, **self._focus)
-        alpha = self.alpha(logits_NCHW)
-        if alpha is None:
-            return terms, None
-        if self.mode == "multiclass" and alpha.dim() == 1:
-            return terms, alpha[labels.target_NKHW]
-        alpha = per_channel(alpha, logits_NCHW)
-        return terms, torch.where(positive, alpha, 1 - alpha)
+            sum_N = self._sums(logits_NCHW, labels)
+        return reduce(sum_N, self._counts(logits_NCHW, labels), config.reduction)
 
-    @property
-    def _focus(self) -> Focus:
-        return {"gamma": self.gamma, "normalized": self.normalized, "reduced_threshold": self.reduced_threshold}
+    def _sums(self, logits_NCHW: Tensor, labels: Labels) -> Tensor:
+        sums = self.decision.sums(logits_NCHW, labels)
+        labels.check_counted(sums.wrong_N)
+        if sums.factor_N is None:
+            return sums.value_N
+        elements = count("elements", labels, logits_NCHW.shape[1], self.decision.per_channel)
+        return sums.value_N * image_scale(elements, sums.factor_N)
+
+    def _counts(self, logits_NCHW: Tensor, labels: Labels) -> Tensor:
+        denominator = self.config.denominator
+        weight = self.decision.weight(logits_NCHW, labels) if denominator == "weights" else None
+        of_class = self.decision.class_weights(logits_NCHW)
+        return count(denominator, labels, logits_NCHW.shape[1], self.decision.per_channel, weight, of_class)
+
+    def _as_target(self, terms: Tensor, target: Tensor) -> Tensor:
+        if self.mode != "multiclass":
+            return terms.reshape(target.shape)
+        terms = terms.sum(1, keepdim=True)
+        return terms if target.shape == terms.shape else terms.squeeze(1)
 
     def extra_repr(self) -> str:
-        shown = ("mode", "gamma", "ignore_index", "reduction", "normalized", "reduced_threshold", "denominator", "form")
-        return ", ".join(f"{name}={getattr(self, name)!r}" for name in shown)
+        form = "sigmoid" if self.decision.per_channel else "softmax"
+        options = {item.name: getattr(self.config, item.name) for item in OPTIONS}
+        shown = {"mode": self.mode, "ignore_index": self.ignore_index, **options, "form": form}
+        return ", ".join(f"{name}={value!r}" for name, value in shown.items())
 
 
 @LOSSES.builder(FocalConfig)
 def build(config: FocalConfig, task: TaskConfig) -> FocalLoss:
     """The focal loss that a configuration describes."""
-    return FocalLoss(
-        task.name,
-        alpha=config.alpha,
-        gamma=config.gamma,
-        ignore_index=task.ignore_index,
-        reduction=config.reduction,
-        normalized=config.normalized,
-        reduced_threshold=config.reduced_threshold,
-        denominator=config.denominator,
-        form=config.form,
-    )
+    numbers(config.alpha)
+    options = {item.name: getattr(config, item.name) for item in OPTIONS}
+    return FocalLoss(task.name, ignore_index=task.ignore_index, **options)

@@ -1,64 +1,101 @@
-"""From one value a label to one value a batch, with the denominator called by its name: others divide by different things under "mean"."""
+"""From sums over images to one value a batch, with the denominator called by its name: others divide by different things under "mean".
+
+In distributed training sums and counts are those of all processes: ten valid pixels on one rank and a thousand on another weigh what
+they would in one batch.
+"""
 
 from __future__ import annotations
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from segfocal.config.loss import Denominator, Reduction
 from segfocal.losses.targets import Labels
 
 
-def reduce(terms_NKHW: Tensor, count_N: Tensor, reduction: Reduction) -> Tensor:
-    """Reduce values to a number.
+def reduce(sum_N: Tensor, count_N: Tensor, reduction: Reduction) -> Tensor:
+    """Reduce the images' sums to a number.
 
         sum               sum over everything
         mean              sum over everything / sum of the images' counts
         batchwise_mean    sum over images of (sum over the image / its count)
-        none              the values as they are
 
     Args:
-        terms_NKHW: values, 0 where ignored.
+        sum_N: sums of values, ignored ones being 0.
         count_N: what each image brings to the denominator, see `count`. A denominator of 0 is taken as 1: nothing to learn from is 0
             and not NaN, and false positives count although there is no positive.
         reduction: one of the above.
 
     Returns:
-        A scalar, attached to the graph; for `none` the values.
+        A scalar, attached to the graph; the same on every process, see `over_processes`.
     """
-    if reduction == "none":
-        return terms_NKHW
-    if reduction == "sum":
-        return terms_NKHW.sum()
     if reduction == "mean":
-        return terms_NKHW.sum() / _or_one(count_N.sum())
-    return (terms_NKHW.flatten(1).sum(1) / _or_one(count_N)).sum()
+        total, count = over_processes(torch.stack([sum_N.sum(), count_N.sum().to(sum_N.dtype)]))
+        return torch.div(total, _or_one(count.detach()))
+    values_N = sum_N / _or_one(count_N) if reduction == "batchwise_mean" else sum_N
+    return over_processes(values_N.sum())
 
 
-def count(denominator: Denominator, labels: Labels, classes: int, weight_NCHW: Tensor | None) -> Tensor:
+def over_processes(local: Tensor) -> Tensor:
+    """The sum over the processes of a training step; the tensor itself where there is one process or no gradient.
+
+    Its gradient is that of the local part times the number of processes, because DistributedDataParallel takes the mean of gradients:
+    so the processes' gradients are those of one process with all of the batch. Every process has to call it.
+    """
+    if not (dist.is_available() and dist.is_initialized() and torch.is_grad_enabled() and local.requires_grad):
+        return local
+    total = local.detach().clone()
+    dist.all_reduce(total)
+    scaled = local * dist.get_world_size()
+    return total + (scaled - scaled.detach())
+
+
+def count(
+    denominator: Denominator,
+    labels: Labels,
+    channels: int,
+    per_channel: bool = False,
+    weight_NCHW: Tensor | None = None,
+    class_weight_C: Tensor | None = None,
+) -> Tensor:
     """What each image brings to the denominator of a mean; only what is not ignored counts.
 
         pixels       pixels, in multilabel those with a class that is not ignored
-        elements     labels decided on: pixels times the classes that are decided one by one
+        elements     values: pixels, times the classes where every class has its own sigmoid
+        logits       pixels times classes, under a softmax, too
         weights      the sum of the weights over the elements; without weights the elements
         positives    labels other than 0: positives, and in multiclass the pixels of any class but the background
+        classes      the number of classes, once for the batch
 
     Args:
         denominator: one of the above.
         labels: from `align`.
-        classes: how many values stand behind one label: C for multiclass one against the rest, else 1.
-        weight_NCHW: the weight of every value, 0 where ignored.
+        channels: of the logits.
+        per_channel: whether every channel is decided on by a sigmoid.
+        weight_NCHW: the weights of the elements, for `weights`.
+        class_weight_C: how much each class counts in `elements`, `logits` and `classes`.
 
     Returns:
         Shape (N,).
     """
+    valid = labels.valid_NKHW
+    images = len(valid)
+    if denominator == "classes":
+        classes = torch.tensor(float(channels), device=valid.device) if class_weight_C is None else class_weight_C.sum()
+        return (classes / max(1, images)).expand(images)
     if denominator == "pixels":
-        return labels.valid_NKHW.any(1, keepdim=True).flatten(1).sum(1)
+        return valid.any(1, keepdim=True).flatten(1).sum(1)
     if denominator == "positives":
-        return (labels.target_NKHW > 0).flatten(1).sum(1)  # 0 where ignored
+        positive = 1 - labels.target_NKHW[:, :1] if labels.distribution else labels.target_NKHW
+        return torch.where(valid, positive if labels.soft else positive > 0, 0).flatten(1).sum(1)
     if denominator == "weights" and weight_NCHW is not None:
-        return weight_NCHW.flatten(1).sum(1)
-    return labels.valid_NKHW.flatten(1).sum(1) * classes
+        weight = torch.where(valid, weight_NCHW, 0.0)
+        return weight.expand(-1, channels if per_channel else 1, *weight.shape[2:]).flatten(1).sum(1)
+    count_NK = valid.unsqueeze(-1).flatten(2).sum(2)
+    if per_channel or denominator == "logits":
+        count_NK = count_NK.expand(-1, channels)
+    return (count_NK if class_weight_C is None else count_NK * class_weight_C).sum(1)
 
 
 def _or_one(count: Tensor) -> Tensor:

@@ -3,10 +3,10 @@
 | mode | logits | target |
 | --- | --- | --- |
 | binary | (N, 1, H, W) | (N, H, W) or (N, 1, H, W) of 0 and 1 |
-| multiclass | (N, C, H, W) | (N, H, W) or (N, 1, H, W) of ids 0 .. C-1 |
+| multiclass | (N, C, H, W) | (N, H, W) or (N, 1, H, W) of ids 0 .. C-1; one-hot or soft: (N, C, H, W) of floats, summing to 1 over C |
 | multilabel | (N, C, H, W) | (N, C, H, W) of 0 and 1 |
 
-Any number of spatial axes will do. Shape suffixes: N images, C classes, H and W space, K = 1 or, in multilabel, C.
+Any number of spatial axes will do, none too. Shape suffixes: N images, C classes, H and W space, K = 1 or, in multilabel, C.
 """
 
 from __future__ import annotations
@@ -17,38 +17,105 @@ import torch
 from torch import Tensor
 
 from segfocal.config.task import Mode
+from segfocal.losses.labelcheck import label_range_error, watch
 
 
 class Labels(NamedTuple):
-    """A target as the losses want it, int64, 0 where ignored; and which of its elements count."""
+    """A target as given, with the axes of the logits.
 
-    target_NKHW: Tensor
-    valid_NKHW: Tensor
+    Args:
+        mode: binary, multiclass or multilabel.
+        raw_NKHW: labels of any type, ignored ones among them; in multiclass (N, C, H, W) where they are soft.
+        num_ids: how many label values there are, 0 .. num_ids - 1.
+        ignore_index: the label of what does not count.
+        soft: whether floats between 0 and 1 are labels.
+    """
+
+    mode: Mode
+    raw_NKHW: Tensor
+    num_ids: int
+    ignore_index: int | None = None
+    soft: bool = False
+
+    @property
+    def valid_NKHW(self) -> Tensor:
+        """Which labels count; for soft multiclass labels (N, 1, H, W), a pixel being ignored where any of its labels is."""
+        if self.ignore_index is None:
+            shape = self.raw_NKHW[:, :1].shape if self.distribution else self.raw_NKHW.shape
+            return torch.ones(shape, dtype=torch.bool, device=self.raw_NKHW.device)
+        valid = self.raw_NKHW != self.ignore_index
+        return valid.all(1, keepdim=True) if self.distribution else valid
+
+    @property
+    def target_NKHW(self) -> Tensor:
+        """Labels, 0 where ignored: int64, or floats where they are soft."""
+        clean = self.raw_NKHW if self.ignore_index is None else torch.where(self.valid_NKHW, self.raw_NKHW, 0)
+        if not self.soft:
+            return clean.long()
+        return clean if clean.is_floating_point() else clean.float()
+
+    @property
+    def distribution(self) -> bool:
+        """Whether every pixel has a number for each of exclusive classes."""
+        return self.soft and self.mode == "multiclass"
 
 
-def align(mode: Mode, logits_NCHW: Tensor, target: Tensor, ignore_index: int | None) -> Labels:
-    """Give the target the axes of the logits, and part what counts from what is ignored.
+    def smoothed(self, share: float, classes: int) -> Labels:
+        """Soft labels, (1 - share) y + share / C, of a softmax; ids out of range become no class."""
+        self.check()
+        truth = self.target_NKHW
+        if not self.soft:
+            shape = (1, classes, *[1] * (truth.dim() - 2))
+            truth = (truth == torch.arange(classes, device=truth.device).reshape(shape)).float()
+        soft = truth * (1 - share) + share / classes
+        if self.ignore_index is not None:
+            soft = torch.where(self.valid_NKHW, soft, self.ignore_index)
+        return Labels(self.mode, soft, 2, self.ignore_index, soft=True)
+
+    def check(self) -> Labels:
+        """Look for labels out of range; see `align` for when they are told."""
+        if self.raw_NKHW.device.type == "cpu":
+            self.check_counted(torch.ones(()))
+        else:
+            label = self.raw_NKHW
+            wrong = ~((label >= 0) & (label <= self.num_ids - 1))
+            self.check_counted((wrong & self.valid_NKHW).sum())
+        return self
+
+    def check_counted(self, wrong: Tensor) -> None:
+        """Tell of labels out of range where somebody has counted them."""
+        if torch.compiler.is_compiling():
+            return
+        if wrong.device.type != "cpu":
+            watch(wrong.sum(), self.mode, self.num_ids, self.ignore_index)
+        elif wrong.sum() and (error := label_range_error(self.mode, self.raw_NKHW, self.num_ids, self.ignore_index, self.soft)):
+            raise ValueError(error)
+
+
+def align(mode: Mode, logits_NCHW: Tensor, target: Tensor, ignore_index: int | None, soft: bool = False) -> Labels:
+    """Give the target the axes of the logits, and look whether they go together.
 
     Args:
         mode: binary, multiclass or multilabel.
         logits_NCHW: the model's raw output.
-        target: labels of any integer type, bool, or whole numbers held as floats.
+        target: labels of any integer type, bool, or floats.
         ignore_index: the label of elements that do not count, wherever they lie; in multilabel it is set for each class on its own.
+        soft: whether the loss takes floats between 0 and 1, and in multiclass one-hot targets.
+
+    Returns:
+        Labels, not looked at: `check` does, and the fused losses on their way.
 
     Raises:
-        ValueError: for integer logits, for shapes that do not go together, and on the CPU for labels out of range. On other devices
-            looking for these would wait for the device in every step; the data pipeline has looked already.
+        ValueError: for integer logits, and for shapes that do not go together.
     """
-    _check_shapes(mode, logits_NCHW, target)
-    # A uint8 tensor compares modulo 256: an ignore_index of -1 would hit the label 255.
-    labels = target if target.is_floating_point() else target.long()
-    if mode != "multilabel" and labels.dim() < logits_NCHW.dim():
-        labels = labels.unsqueeze(1)
-    valid = torch.ones_like(labels, dtype=torch.bool) if ignore_index is None else labels != ignore_index
-    labels = labels.masked_fill(~valid, 0)
-    if labels.device.type == "cpu":
-        _check_labels(mode, labels, logits_NCHW.shape[1] if mode == "multiclass" else 2, ignore_index)
-    return Labels(labels.long(), valid)
+    if target.dtype == torch.uint8 and ignore_index is not None and not 0 <= ignore_index <= 255:
+        target = target.long()  # a uint8 tensor compares modulo 256: an ignore_index of -1 would hit the label 255
+    per_class = soft and mode == "multiclass" and target.shape == logits_NCHW.shape
+    _check_shapes(mode, logits_NCHW, target, soft)
+    if not per_class and mode != "multilabel" and target.dim() < logits_NCHW.dim():
+        target = target.unsqueeze(1)
+    num_ids = logits_NCHW.shape[1] if mode == "multiclass" and not per_class else 2
+    return Labels(mode, target, num_ids, ignore_index, per_class or (soft and mode != "multiclass" and target.is_floating_point()))
 
 
 def check_mode(mode: str) -> None:
@@ -57,7 +124,7 @@ def check_mode(mode: str) -> None:
         raise ValueError(f"mode={mode!r}: choose one of {', '.join(get_args(Mode))}")
 
 
-def _check_shapes(mode: Mode, logits: Tensor, target: Tensor) -> None:
+def _check_shapes(mode: Mode, logits: Tensor, target: Tensor, soft: bool) -> None:
     if not logits.is_floating_point():
         raise ValueError(f"logits must be floating point, the model's raw output; given {logits.dtype}")
     shape, given = tuple(logits.shape), tuple(target.shape)
@@ -68,18 +135,7 @@ def _check_shapes(mode: Mode, logits: Tensor, target: Tensor) -> None:
     if mode == "multiclass" and shape[1] < 2:
         raise ValueError(f"mode=multiclass needs logits with two channels or more; given {shape} with a target of {given}")
     fitting = [shape] if mode == "multilabel" else [shape[:1] + shape[2:], (shape[0], 1, *shape[2:])]
+    if soft and mode == "multiclass":
+        fitting.append(shape)
     if given not in fitting:
         raise ValueError(f"mode={mode}: logits of {shape} need a target of {' or '.join(map(str, fitting))}; given {given}")
-
-
-def _check_labels(mode: Mode, labels: Tensor, num_ids: int, ignore_index: int | None) -> None:
-    if labels.numel() == 0:
-        return
-    lowest, highest = labels.aminmax()
-    whole = not labels.is_floating_point() or bool((labels == labels.round()).all())
-    if whole and lowest >= 0 and highest < num_ids:
-        return
-    wrong = sorted(set(labels[~((labels >= 0) & (labels < num_ids) & (labels == labels.round()))].tolist()))
-    found = ", ".join(f"{label:g}" for label in wrong[:5]) + (", ..." if len(wrong) > 5 else "")
-    ignored = "no ignore_index is set" if ignore_index is None else f"ignore_index={ignore_index}"
-    raise ValueError(f"the target holds {found}; mode={mode} takes 0 to {num_ids - 1} here, and {ignored}")

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+
+
+Given = TypeVar("Given", bound=list[float] | float | None)
 
 
 class ClassWeights(nn.Module):
@@ -13,12 +17,14 @@ class ClassWeights(nn.Module):
 
     Args:
         weights: one number for each class, one number, or None.
+        name: what they are called in messages.
     """
 
     buffer: Tensor | None
 
-    def __init__(self, weights: Sequence[float] | float | None) -> None:
+    def __init__(self, weights: Sequence[float] | float | None, name: str = "class_weights") -> None:
         super().__init__()
+        self.name = name
         self.weights = weights
         self.register_buffer("buffer", None if weights is None else torch.tensor(weights, dtype=torch.float32), persistent=False)
 
@@ -31,7 +37,7 @@ class ClassWeights(nn.Module):
         if self.buffer is None:
             return None
         if self.buffer.dim() == 1 and len(self.buffer) != logits_NCHW.shape[1]:
-            raise ValueError(f"{len(self.buffer)} class weights {self.weights} for logits with {logits_NCHW.shape[1]} channels")
+            raise ValueError(f"{self.name}={self.weights}: {len(self.buffer)} numbers for logits with {logits_NCHW.shape[1]} channels")
         dtype = torch.promote_types(logits_NCHW.dtype, torch.float32)
         if self.buffer.dtype == dtype and self.buffer.device == logits_NCHW.device:
             return self.buffer
@@ -52,3 +58,14 @@ class ClassWeights(nn.Module):
 def per_channel(weight: Tensor, logits_NCHW: Tensor) -> Tensor:
     """Shape (C,) as (C, 1, 1), and () as (1, 1, 1): it broadcasts over the logits."""
     return weight.reshape(-1, *[1] * (logits_NCHW.dim() - 2))
+
+
+def numbers(weights: Given | str) -> Given:
+    """Weights that are given as numbers.
+
+    Raises:
+        ValueError: for a word: the training data is not known here, see `LossConfig.balanced`.
+    """
+    if isinstance(weights, str):
+        raise ValueError(f"class weights {weights!r} come from training data: resolve them with `config.balanced(counts, task)` first")
+    return weights

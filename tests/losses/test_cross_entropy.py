@@ -98,5 +98,5 @@ def test_arguments_out_of_range(wrong, name):
 
 
 def test_as_many_weights_as_channels():
-    with pytest.raises(ValueError, match=r"2 class weights .* 3 channels"):
+    with pytest.raises(ValueError, match=r"2 numbers .* 3 channels"):
         CrossEntropyLoss("multiclass", [1.0, 2.0])(torch.zeros(1, 3, 1, 1), torch.zeros(1, 1, 1).long())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -50,7 +52,7 @@ def gradient(loss, logits, target):
 def test_logits_of_ignored_labels_do_not_matter(mode, seed, ignored, gamma, normalized, threshold, junk, reduction):
     logits, target = sample(mode, seed, ignored=ignored, dtype=torch.float32)
     mask = (target == 255) if mode == "multilabel" else (target == 255).unsqueeze(1).expand_as(logits)
-    loss = FocalLoss(mode, ALPHAS[mode], gamma, 255, reduction, normalized, threshold)
+    loss = FocalLoss(mode, ALPHAS[mode], gamma, 255, reduction=reduction, normalized=normalized, reduced_threshold=threshold)
     clean_value, clean_grad = gradient(loss, logits, target)
     value, grad = gradient(loss, logits.masked_fill(mask, junk), target)
     assert value.isfinite()
@@ -158,9 +160,11 @@ def test_smp_normalises_to_our_value_but_divides_again_and_learns_from_the_scale
     torch.testing.assert_close(SMPFocalLoss("binary", normalized=True)(logits, target), value / target.numel())
 
 
-def test_positional_arguments_of_smp_0_6_do_not_pass_in_silence():
-    with pytest.raises(ValueError, match="reduction"):
-        FocalLoss("binary", 0.25, 2.0, 255, True)  # from_logits, there
+def test_the_arguments_are_those_of_smp_0_6_in_its_order():
+    def names(cls):
+        return list(inspect.signature(cls.__init__).parameters)
+
+    assert names(FocalLoss)[: len(names(SMPFocalLoss))] == names(SMPFocalLoss)
 
 
 def test_torchvision_parity():

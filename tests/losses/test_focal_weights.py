@@ -84,7 +84,7 @@ def test_one_number_for_many_classes_is_never_guessed():
 @pytest.mark.parametrize("mode", ["multiclass", "multilabel"])
 def test_as_many_weights_as_channels(mode):
     logits, target = sample(mode)
-    with pytest.raises(ValueError, match=r"2 class weights .* 3 channels"):
+    with pytest.raises(ValueError, match=r"2 numbers .* 3 channels"):
         FocalLoss(mode, alpha=[0.5, 0.5], ignore_index=255)(logits, target)
 
 

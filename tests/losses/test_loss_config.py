@@ -24,20 +24,20 @@ MULTILABEL = TaskConfig(name="multilabel", classes=["crack", "hole", "rust"])
 @pytest.mark.parametrize(
     ("config", "key", "given", "allowed"),
     [
-        (lambda: FocalConfig(gamma=-0.5), "gamma", "-0.5", "greater than or equal to 0"),
+        (lambda: FocalConfig(gamma=-0.5), "gamma", "-0.5", "a finite number >= 0"),
         (lambda: FocalConfig(gamma=float("inf")), "gamma", "inf", "finite"),
-        (lambda: FocalConfig(gamma="2"), "gamma", "'2'", "valid number"),
+        (lambda: FocalConfig(gamma="2"), "gamma", "2", "a finite number >= 0"),
         (lambda: FocalConfig(alpha=1.5), "alpha", "1.5", "0 to 1, a list of numbers >= 0"),
         (lambda: FocalConfig(alpha=-0.1), "alpha", "-0.1", "0 to 1"),
         (lambda: FocalConfig(alpha=True), "alpha", "True", "0 to 1"),
         (lambda: FocalConfig(alpha=[0.5, -1.0]), "alpha", r"\[0.5,-1.0\]", ">= 0"),
         (lambda: FocalConfig(alpha=[]), "alpha", r"\[\]", "one for each class"),
-        (lambda: FocalConfig(alpha="inverse"), "alpha", "inverse", "or null"),
+        (lambda: FocalConfig(alpha="invers"), "alpha", "invers", "sqrt_inverse.* or null"),
         (lambda: FocalConfig(reduced_threshold=0.0), "reduced_threshold", "0.0", "greater than 0"),
         (lambda: FocalConfig(reduced_threshold=1.0), "reduced_threshold", "1.0", "less than 1"),
-        (lambda: FocalConfig(normalized=1), "normalized", "1", "boolean"),
+        (lambda: FocalConfig(normalized=1), "normalized", "1", "true, false or smp"),
         (lambda: FocalConfig(reduction="average"), "reduction", "average", "'sum', 'mean' or 'batchwise_mean'"),
-        (lambda: FocalConfig(denominator="all"), "denominator", "all", "'elements', 'pixels', 'weights' or 'positives'"),
+        (lambda: FocalConfig(denominator="all"), "denominator", "all", "'elements', 'pixels', 'logits', 'weights', 'positives' or 'classes'"),
         (lambda: FocalConfig(form="tanh"), "form", "tanh", "'softmax' or 'sigmoid'"),
         (lambda: FocalConfig(gama=2.0), "gama", "2.0", "Unexpected"),
         (lambda: FocalConfig(name="dice"), "name", "dice", "'focal'"),
@@ -147,10 +147,10 @@ def test_every_focal_option_reaches_the_loss():
         gamma=1.5, alpha=[0.1, 0.2, 0.7], normalized=True, reduced_threshold=0.3, reduction="sum", denominator="weights", form="sigmoid"
     )
     loss = build_loss(config, TaskConfig(name="multiclass", classes=["a", "b", "c"], ignore_index=7))
-    same = FocalLoss("multiclass", [0.1, 0.2, 0.7], 1.5, 7, "sum", True, 0.3, "weights", "sigmoid")
-    assert repr(loss) == repr(same)
+    options = {"normalized": True, "reduced_threshold": 0.3, "denominator": "weights", "form": "sigmoid"}
+    assert repr(loss) == repr(FocalLoss("multiclass", [0.1, 0.2, 0.7], 1.5, 7, reduction="sum", **options))
     assert "ignore_index=7" in repr(loss)
-    assert loss.alpha.weights == [0.1, 0.2, 0.7]
+    assert loss.decision.alpha.weights == [0.1, 0.2, 0.7]
 
 
 def test_every_option_of_the_others_reaches_the_loss():
@@ -162,7 +162,7 @@ def test_every_option_of_the_others_reaches_the_loss():
 
 
 def test_build_from_a_plain_mapping():
-    assert build_loss({"name": "focal", "gamma": 0.5}, BINARY).gamma == 0.5
+    assert build_loss({"name": "focal", "gamma": 0.5}, BINARY).config.gamma == 0.5
     with pytest.raises(ValueError, match="no loss is named 'focl'; did you mean focal"):
         build_loss({"name": "focl"}, BINARY)
 

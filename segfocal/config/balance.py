@@ -1,0 +1,75 @@
+"""Class weights from the counts of the training data. No torch here."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass
+from typing import Literal
+
+from segfocal.config.task import Mode
+
+FromData = Literal["inverse", "sqrt_inverse", "median_frequency", "effective_number"]
+
+
+@dataclass(frozen=True)
+class ClassCounts:
+    """What the training split holds of each class.
+
+    Args:
+        pixels: labelled with the class.
+        valid: labels on the class that are not ignored; in multiclass all valid pixels.
+        present: images that show the class.
+        pixels_where_present: valid labels in the images that show the class.
+        images: of the split.
+    """
+
+    pixels: list[int]
+    valid: list[int]
+    present: list[int]
+    pixels_where_present: list[int]
+    images: int
+
+    def weights(self, how: FromData, beta: float, mode: Mode) -> tuple[list[float], list[float] | None]:
+        """Weights of the classes, and where each is decided on by itself, of what is not of the class.
+
+            inverse            n / (C n_c)                     mean over the pixels 1
+            sqrt_inverse       sqrt(n / n_c), likewise scaled to a mean of 1 over the pixels
+            median_frequency   median(f) / f_c                 f_c = pixels of c / valid pixels of the images that show c
+            effective_number   (1 - b) / (1 - b^m_c)           m_c images that show c; scaled to a mean of 1 over the classes
+
+        With n valid pixels, of which n_c are of class c. A class without a pixel weighs 0: there is nothing to learn it from. Where
+        every class is decided on by itself, it is one class and what is not of it the other.
+
+        Args:
+            how: one of the above.
+            beta: b, in (0, 1).
+            mode: of the task.
+
+        Reference:
+            median_frequency: Eigen and Fergus, arXiv 1411.4734, section 6.3. effective_number: Cui et al., arXiv 1901.05555,
+            equation 3, with images for samples: with its usual b = .999, counts of pixels would give every class the same weight.
+        """
+        if mode == "multiclass":
+            return _weigh(how, beta, self.pixels, max(self.valid, default=0), self.present, self.pixels_where_present), None
+        pairs = [
+            _weigh(how, beta, [valid - pixels, pixels], valid, [self.images, present], [valid, where])
+            for pixels, valid, present, where in zip(self.pixels, self.valid, self.present, self.pixels_where_present, strict=True)
+        ]
+        return [positive for _, positive in pairs], [negative for negative, _ in pairs]
+
+
+def _weigh(how: FromData, beta: float, pixels: list[int], valid: int, present: list[int], where: list[int]) -> list[float]:
+    shown = [index for index, count in enumerate(pixels) if count > 0]
+    if how == "effective_number":
+        raw = {c: 1 / -math.expm1(present[c] * math.log(beta)) for c in shown}
+        scale = len(shown) / math.fsum(raw.values()) if shown else 1.0
+    elif how == "median_frequency":
+        frequency = {c: pixels[c] / where[c] for c in shown}
+        raw = {c: statistics.median(frequency.values()) / frequency[c] for c in shown}
+        scale = 1.0
+    else:
+        power = 1.0 if how == "inverse" else 0.5
+        raw = {c: (valid / pixels[c]) ** power for c in shown}
+        scale = valid / math.fsum(raw[c] * pixels[c] for c in shown) if shown else 1.0
+    return [scale * raw[c] if c in raw else 0.0 for c in range(len(pixels))]

@@ -1,0 +1,109 @@
+"""How a kernel is run: compiled on the whole, or as it is, chunk by chunk, each small enough for the cache.
+
+Either way what lies in memory beside input and output is small: chunks bound the intermediate results, compiled code has none.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from types import CodeType, FunctionType
+
+import torch
+from torch import Tensor
+
+from segfocal.config.loss import Backend
+from segfocal.losses.kernels import Focus
+
+Kernel = Callable[..., tuple[Tensor, ...]]
+
+COMPILE_FROM = 2**18  # logits; below, a call takes a millisecond anyway and compiling several seconds
+CHUNK = {"cpu": 2**15}  # logits to a chunk: some ten intermediate results stay in the L2 cache
+CHUNK_ELSEWHERE = 2**24  # few launches, and at most 64 MiB for each intermediate result
+
+log = logging.getLogger(__name__)
+_broken: set[str] = set()
+
+
+def run(kernel: Kernel, focus: Focus, backend: Backend, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+    """Run a kernel.
+
+    Args:
+        kernel: see `segfocal.losses.kernels`.
+        focus: its constants.
+        backend: `auto` compiles for CPU and CUDA what is large enough for it to pay, `compiled` everything, `eager` nothing. Where
+            nothing can be compiled, a line is logged once, and chunks are used from then on.
+        tensors: logits first; the others agree with them along each axis or have 1 there.
+    """
+    logits = tensors[0]
+    assert logits is not None
+    if torch.compiler.is_compiling():  # in somebody's compiled step: theirs to fuse
+        return kernel(focus, *tensors)
+    device = logits.device.type
+    wanted = backend == "compiled" or (backend == "auto" and device in ("cpu", "cuda") and logits.numel() >= COMPILE_FROM)
+    if wanted and device not in _broken and logits.numel():
+        try:
+            return _compiled(kernel, focus)(*tensors)
+        except Exception as error:  # of the compiler, of a missing C++ compiler or Triton, of their caches: of many classes
+            _broken.add(device)
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+            log.warning("losses are not compiled on %s, and run in chunks instead: %s", device, reason)
+    return _in_chunks(kernel, focus, CHUNK.get(device, CHUNK_ELSEWHERE), *tensors)
+
+
+@functools.lru_cache(maxsize=256)
+def _compiled(kernel: Kernel, focus: Focus) -> Callable[..., tuple[Tensor, ...]]:
+    """A compiled kernel for these constants, kept for the next call; torch keeps the machine code on disk for the next process."""
+
+    def bound(*tensors: Tensor | None) -> tuple[Tensor, ...]:
+        return kernel(focus, *tensors)
+
+    # torch counts recompilations by code object and gives up after eight: every setting has its own.
+    code: CodeType = bound.__code__.replace(co_name=f"{kernel.__name__}_{len(_names)}")
+    _names.append(code.co_name)
+    own = FunctionType(code, bound.__globals__, code.co_name, bound.__defaults__, bound.__closure__)
+    return torch.compile(own, fullgraph=True)
+
+
+_names: list[str] = []
+
+
+def _in_chunks(kernel: Kernel, focus: Focus, size: int, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+    """Chunks of images, or where one image is too large, of its rows."""
+    logits = tensors[0]
+    assert logits is not None
+    rows = 2 if focus.axis == 1 else 1
+    images, height = logits.shape[0], logits.shape[rows]
+    a_row = max(1, logits.numel() // max(1, images * height))
+    at_once = max(1, size // (a_row * max(1, height)))
+    many_rows = height if at_once > 1 else max(1, min(height, size // a_row))
+    if at_once >= images and many_rows >= height:
+        return kernel(focus, *tensors)
+
+    outputs: list[Tensor] = []
+    for first in range(0, images, at_once):
+        for row in range(0, height, many_rows):
+            cut = functools.partial(_cut, axis=rows, images=(first, first + at_once), rows=(row, row + many_rows))
+            results = kernel(focus, *[None if tensor is None else cut(tensor) for tensor in tensors])
+            if not outputs:
+                outputs = [_whole(result, images, rows, height) for result in results]
+            for output, result in zip(outputs, results, strict=True):
+                cut(output).copy_(result)
+    return tuple(outputs)
+
+
+def _whole(chunk: Tensor, images: int, axis: int, height: int) -> Tensor:
+    shape = list(chunk.shape)
+    shape[0], shape[axis] = images, height
+    return chunk.new_empty(shape)
+
+
+def _cut(tensor: Tensor, axis: int, images: tuple[int, int], rows: tuple[int, int]) -> Tensor:
+    if tensor.shape[0] > 1:
+        tensor = tensor[images[0] : images[1]]
+    if tensor.shape[axis] > 1:
+        tensor = tensor.narrow(axis, rows[0], min(rows[1], tensor.shape[axis]) - rows[0])
+    return tensor
+
+

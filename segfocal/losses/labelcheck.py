@@ -1,0 +1,60 @@
+"""Labels out of range, found without making an accelerator wait.
+
+On the CPU the target is looked at, and the message names what it holds. On an accelerator reading a result waits for all the work in
+the queue. So the loss counts wrong labels on its way, the count is copied to the host behind the work, and a later call reads it once
+it has arrived. Until then wrong labels count as no class at all: no index leaves its range.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_arriving: list[tuple[Tensor, torch.Event, str]] = []
+
+
+def label_range_error(mode: str, raw: Tensor, num_ids: int, ignore_index: int | None, soft: bool = False) -> str | None:
+    """What is wrong with labels that lie on the CPU, in one line; None where nothing is."""
+    if raw.numel() == 0 or raw.dtype == torch.bool:
+        return None
+    lowest, highest = (float(bound) for bound in raw.aminmax())
+    whole = soft or not raw.is_floating_point()
+    if whole and lowest >= 0 and highest < (num_ids if not soft else 1 + 1e-6):
+        return None  # seen in one pass, without a copy
+    label = raw if ignore_index is None else raw[raw != ignore_index]
+    right = (label >= 0) & ((label <= 1 + 1e-6) if soft else (label < num_ids) & (label == label.round() if not whole else True))
+    wrong = sorted(set(label[~right].tolist()))
+    if not wrong:
+        return None
+    found = ", ".join(f"{value:g}" for value in wrong[:5]) + (", ..." if len(wrong) > 5 else "")
+    return _message(f"the target holds {found}", mode, num_ids, ignore_index, soft)
+
+
+def watch(wrong: Tensor, mode: str, num_ids: int, ignore_index: int | None) -> None:
+    """Report the wrong labels of earlier calls whose count has arrived, and send this call's on its way.
+
+    Args:
+        wrong: how many there are, a scalar on an accelerator.
+        mode, num_ids, ignore_index: for the message.
+
+    Raises:
+        ValueError: an earlier call had labels out of range.
+    """
+    if torch.compiler.is_compiling():
+        return
+    while _arriving and _arriving[0][1].query():
+        count, _, message = _arriving.pop(0)
+        if count.item():
+            _arriving.clear()
+            raise ValueError(f"{int(count)} {message}")
+    if len(_arriving) >= 64:  # so far behind, the next ones can do without
+        return
+    count = torch.empty((), dtype=torch.int64, pin_memory=True).copy_(wrong, non_blocking=True)
+    event = torch.Event(wrong.device)
+    event.record()
+    _arriving.append((count, event, _message("labels of an earlier batch are out of range", mode, num_ids, ignore_index)))
+
+
+def _message(found: str, mode: str, num_ids: int, ignore_index: int | None, soft: bool = False) -> str:
+    ignored = "no ignore_index is set" if ignore_index is None else f"ignore_index={ignore_index}"
+    return f"{found}; mode={mode} takes {'numbers from ' if soft else ''}0 to {num_ids - 1} here, and {ignored}"
