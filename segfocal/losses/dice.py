@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from segfocal.config.loss import DiceConfig
 from segfocal.config.task import Mode, TaskConfig
 from segfocal.losses.functional import clean
+from segfocal.losses.reduction import over_processes
 from segfocal.losses.targets import align, check_mode
 from segfocal.losses.weights import per_channel
 from segfocal.registry import LOSSES
@@ -68,6 +69,7 @@ class DiceLoss(nn.Module):
         pixels = [axis for axis in range(logits.dim()) if axis != 1]
         overlap_C = torch.where(truth, probability, 0.0).sum(pixels)
         total_C = probability.sum(pixels) + truth.sum(pixels)
+        overlap_C, total_C = over_processes(torch.stack([overlap_C, total_C]))
         dice_C = (2 * overlap_C + self.smooth) / (total_C + self.smooth)
         return (1 - dice_C if self.include_background else 1 - dice_C[1:]).mean()
 

@@ -140,4 +140,4 @@ class _Layout:
     def back(self, gradient: Tensor) -> Tensor:
         if self.axis == 1:
             return gradient.reshape(self.shape)
-        return gradient.reshape(self.shape[0], *self.shape[2:], self.shape[1]).movedim(-1, 1)
+        return gradient.contiguous().reshape(self.shape[0], *self.shape[2:], self.shape[1]).movedim(-1, 1)

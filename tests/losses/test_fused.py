@@ -1,0 +1,288 @@
+"""The fast form against the plain formulas: every option, layout and precision, compiled and in chunks, and under autograd's demands."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+
+from segfocal.losses import FocalLoss, backend
+
+CASES = [
+    ("binary", {}),
+    ("binary", {"alpha": 0.75, "reduced_threshold": 0.4, "normalized": True}),
+    ("binary", {"gamma": [0.5]}),
+    ("multilabel", {"alpha": [0.1, 0.5, 0.9], "class_weights": [1.0, 2.0, 0.5]}),
+    ("multilabel", {"gamma": [0.0, 1.0, 2.5], "reduced_threshold": 0.6, "reduced_form": "continuous"}),
+    ("multilabel", {"label_smoothing": 0.1, "normalized": True}),
+    ("multiclass", {}),
+    ("multiclass", {"alpha": [0.5, 1.0, 2.5], "reduced_threshold": 0.4, "normalized": True}),
+    ("multiclass", {"gamma": [0.0, 0.5, 3.0], "denominator": "weights", "alpha": [0.5, 1.0, 2.5]}),
+    ("multiclass", {"form": "sigmoid", "alpha": 0.25}),
+    ("multiclass", {"form": "sigmoid", "alpha": [0.5, 1.0, 2.5], "normalized": True, "class_weights": [1.0, 2.0, 0.5]}),
+]
+SHAPES = {"none": (6,), "line": (2, 7), "plane": (2, 5, 6), "volume": (2, 3, 4, 5)}
+
+
+def sample(mode, shape=(2, 5, 6), seed=0, dtype=torch.float64, ignored=0.2):
+    generator = torch.Generator().manual_seed(seed)
+    classes = 1 if mode == "binary" else 3
+    images, space = shape[0], shape[1:]
+    logits = 3 * torch.randn((images, classes, *space), generator=generator, dtype=torch.float64)
+    target_shape = (images, classes, *space) if mode == "multilabel" else (images, *space)
+    target = torch.randint(0, 3 if mode == "multiclass" else 2, target_shape, generator=generator)
+    target = target.masked_fill(torch.rand(target_shape, generator=generator) < ignored, 255)
+    return logits.to(dtype), target
+
+
+def plain(loss, logits, target):
+    """The same loss from the map of the plain formulas, by autograd."""
+    labels_sum = loss.decision.terms(logits, aligned(loss, logits, target)).flatten(1).sum(1)
+    counts = loss._counts(logits, aligned(loss, logits, target))
+    return labels_sum.sum() / counts.sum()
+
+
+def aligned(loss, logits, target):
+    from segfocal.losses.targets import align
+
+    return align(loss.mode, logits, target, loss.ignore_index, soft=True)
+
+
+def gradient(function, logits):
+    logits = logits.clone(memory_format=torch.preserve_format).requires_grad_()
+    value = function(logits)
+    (grad,) = torch.autograd.grad(value, logits)
+    return value.detach(), grad
+
+
+@pytest.mark.parametrize("which", ["eager", "compiled"])
+@pytest.mark.parametrize(("mode", "options"), CASES)
+def test_value_and_gradient_are_those_of_the_plain_formulas(mode, options, which):
+    logits, target = sample(mode)
+    loss = FocalLoss(mode, ignore_index=255, backend=which, **options)
+    exact = gradient(lambda x: plain(loss, x, target), logits)
+    torch.testing.assert_close(gradient(lambda x: loss(x, target), logits), exact, rtol=1e-9, atol=1e-12)
+    value, grad = gradient(lambda x: loss(x, target), logits.float())
+    torch.testing.assert_close(value.double(), exact[0], rtol=2e-6, atol=0)
+    torch.testing.assert_close(grad.double(), exact[1], rtol=2e-5, atol=2e-8)  # fp32, and exp as 2^(x log2 e) where compiled
+
+
+def test_a_compiler_is_at_hand_where_these_tests_run():
+    """Else the tests of compiled losses would be tests of chunks."""
+    FocalLoss("binary", backend="compiled")(*sample("binary", dtype=torch.float32, ignored=0))
+    assert not backend._broken
+
+
+@pytest.mark.parametrize("size", [1, 7, 40, 10**6])
+@pytest.mark.parametrize(("mode", "options"), CASES)
+def test_the_size_of_a_chunk_does_not_matter(mode, options, size, monkeypatch):
+    logits, target = sample(mode, (3, 4, 5))
+    loss = FocalLoss(mode, ignore_index=255, backend="eager", **options)
+    whole = gradient(lambda x: loss(x, target), logits)
+    monkeypatch.setitem(backend.CHUNK, "cpu", size)
+    torch.testing.assert_close(gradient(lambda x: loss(x, target), logits), whole, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("which", ["eager", "compiled"])
+@pytest.mark.parametrize("mode", ["multilabel", "multiclass"])
+def test_layouts_in_memory_do_not_matter_and_are_kept(mode, which):
+    logits, target = sample(mode, (2, 8, 8))
+    loss = FocalLoss(mode, ignore_index=255, backend=which)
+    expected = gradient(lambda x: loss(x, target), logits)
+    last = logits.contiguous(memory_format=torch.channels_last)
+    value, grad = gradient(lambda x: loss(x, target), last)
+    torch.testing.assert_close((value, grad.contiguous()), expected)
+    assert grad.is_contiguous(memory_format=torch.channels_last)
+    strided = torch.stack([logits, logits], -1)[..., 0]
+    torch.testing.assert_close(gradient(lambda x: loss(x, target.mT.contiguous().mT), strided), expected)
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+@pytest.mark.parametrize("mode", ["binary", "multilabel", "multiclass"])
+def test_any_number_of_spatial_axes(mode, shape):
+    logits, target = sample(mode, shape)
+    loss = FocalLoss(mode, ignore_index=255, backend="eager")
+    torch.testing.assert_close(gradient(lambda x: loss(x, target), logits), gradient(lambda x: plain(loss, x, target), logits))
+
+
+@pytest.mark.parametrize("mode", ["binary", "multilabel", "multiclass"])
+def test_nothing_at_all(mode):
+    logits, target = sample(mode, (0, 4, 4))
+    value, grad = gradient(lambda x: FocalLoss(mode)(x, target), logits)
+    assert value == 0
+    assert grad.shape == logits.shape
+
+
+@pytest.mark.parametrize(("mode", "options"), CASES)
+def test_gradcheck_and_the_gradient_of_the_gradient(mode, options):
+    logits, target = sample(mode, (2, 2, 2))
+    logits.requires_grad_()
+    loss = FocalLoss(mode, ignore_index=255, **options)
+    if not options.get("normalized"):  # its scale is held constant, which no difference quotient knows
+        assert torch.autograd.gradcheck(lambda x: loss(x, target), logits)
+        assert torch.autograd.gradgradcheck(lambda x: loss(x, target), logits)
+    (grad,) = torch.autograd.grad(loss(logits, target), logits, create_graph=True)
+    assert torch.autograd.grad(grad.square().sum(), logits)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("mode", ["binary", "multiclass"])
+def test_a_graph_may_be_used_twice_under_any_upstream_gradient(mode):
+    """Retained graphs, loss scaling, accumulation: nothing is kept that a first use could change."""
+    logits, target = sample(mode)
+    logits.requires_grad_()
+    value = FocalLoss(mode, ignore_index=255)(logits, target)
+    (once,) = torch.autograd.grad(value, logits, retain_graph=True)
+    (scaled,) = torch.autograd.grad(value * 65536.0, logits, retain_graph=True)
+    (again,) = torch.autograd.grad(value, logits)
+    torch.testing.assert_close(scaled, once * 65536.0)
+    assert torch.equal(again, once)
+
+
+@pytest.mark.parametrize("which", ["eager", "compiled"])
+@pytest.mark.parametrize("gamma", [0.0, 0.25, 0.5, 1.0, 2.0, 5.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_gradients_are_finite_to_the_ends_of_the_range(gamma, dtype, which):
+    steps = torch.tensor([0.0, 1e-3, 1.0, 9.0, 17.0, 30.0, 90.0, 100.0, 1e3, 1e4])
+    steps = torch.cat([steps, -steps])
+    for mode, logits in (("binary", steps[:, None, None]), ("multiclass", torch.stack([steps, -steps, 0.5 * steps], 1)[..., None])):
+        for label in (0, 1):
+            target = torch.full((len(steps), 1), label)
+            loss = FocalLoss(mode, gamma=gamma, backend=which)
+            value, grad = gradient(lambda x, f=loss, t=target: f(x, t), logits.to(dtype))
+            assert value.isfinite()
+            assert value.dtype == torch.float32
+            assert grad.isfinite().all()
+            assert grad.dtype == dtype
+
+
+@pytest.mark.parametrize("which", ["eager", "compiled"])
+@pytest.mark.parametrize(("mode", "options"), CASES)
+def test_what_is_ignored_has_no_gradient_whatever_it_is(mode, options, which):
+    logits, target = sample(mode, dtype=torch.float32)
+    mask = (target == 255) if mode == "multilabel" else (target == 255).unsqueeze(1).expand_as(logits)
+    loss = FocalLoss(mode, ignore_index=255, backend=which, **options)
+    expected = gradient(lambda x: loss(x, target), logits)
+    for junk in (float("nan"), float("inf"), -3e38):
+        value, grad = gradient(lambda x: loss(x, target), logits.masked_fill(mask, junk))
+        assert torch.equal(value, expected[0])
+        assert torch.equal(grad, expected[1])
+        assert grad[mask].eq(0).all()
+
+
+def test_a_batch_may_be_split_where_the_denominator_is_one():
+    for mode in ("binary", "multiclass", "multilabel"):
+        logits, target = sample(mode, (4, 5, 6))
+        loss = FocalLoss(mode, ignore_index=255, reduction="sum")
+        parts = loss(logits[:1], target[:1]) + loss(logits[1:], target[1:])
+        torch.testing.assert_close(loss(logits, target), parts)
+
+
+@pytest.mark.parametrize("which", ["eager", "compiled"])
+@pytest.mark.parametrize(("mode", "labels"), [("binary", [0, 2]), ("multiclass", [0, 7]), ("multiclass", [-1, 1]), ("multilabel", [0, 3])])
+def test_labels_out_of_range_are_told_by_the_fast_form(mode, labels, which):
+    logits, target = sample(mode, (2, 5, 6), ignored=0)
+    target.view(-1)[0] = labels[-1] if labels[-1] > 1 else labels[0]
+    with pytest.raises(ValueError, match=r"the target holds (-1|2|3|7);"):
+        FocalLoss(mode, ignore_index=255, backend=which)(logits, target)
+
+
+def test_no_gradient_costs_none():
+    logits, target = sample("multiclass", dtype=torch.float32)
+    value = FocalLoss("multiclass", ignore_index=255)(logits, target)
+    assert not value.requires_grad
+    with torch.no_grad():
+        assert torch.equal(FocalLoss("multiclass", ignore_index=255)(logits.requires_grad_(), target), value)
+
+
+def test_small_batches_are_not_compiled_and_large_ones_are(monkeypatch):
+    compiled = []
+    monkeypatch.setattr(backend, "_compiled", lambda kernel, focus: compiled.append(kernel.__name__) or (lambda *t: kernel(focus, *t)))
+    loss = FocalLoss("binary")
+    loss(*sample("binary", (1, 64, 64), ignored=0))
+    assert not compiled
+    loss(*sample("binary", (1, 512, 512), ignored=0))
+    assert compiled == ["sigmoid_value"]
+    FocalLoss("binary", backend="eager")(*sample("binary", (1, 512, 512), ignored=0))
+    assert compiled == ["sigmoid_value"]
+
+
+def test_without_a_compiler_a_line_is_logged_once_and_chunks_are_used(monkeypatch, caplog):
+    def broken(kernel, focus):
+        raise RuntimeError("no C++ compiler\nand a long story")
+
+    monkeypatch.setattr(backend, "_compiled", broken)
+    monkeypatch.setattr(backend, "_broken", set())
+    logits, target = sample("multiclass")
+    loss = FocalLoss("multiclass", ignore_index=255, backend="compiled")
+    with caplog.at_level(logging.WARNING):
+        value = loss(logits, target)
+        loss(logits, target)
+    torch.testing.assert_close(value, FocalLoss("multiclass", ignore_index=255, backend="eager")(logits, target))
+    assert [record.message for record in caplog.records] == ["losses are not compiled on cpu, and run in chunks instead: no C++ compiler"]
+
+
+def test_many_settings_in_one_process_stay_compiled():
+    """A sweep of gamma: torch gives up on a function that was compiled eight times."""
+    logits, target = sample("binary", dtype=torch.float32)
+    for step in range(10):
+        FocalLoss("binary", gamma=step / 7, ignore_index=255, backend="compiled")(logits, target)
+    assert not backend._broken
+
+
+@pytest.mark.parametrize("mode", ["binary", "multiclass"])
+def test_inside_a_compiled_step(mode):
+    logits, target = sample(mode, dtype=torch.float32)
+    loss = FocalLoss(mode, ignore_index=255)
+    step = torch.compile(lambda x, t: loss(2 * x, t))
+    torch.testing.assert_close(gradient(lambda x: step(x, target), logits), gradient(lambda x: loss(2 * x, target), logits))
+
+
+def test_soft_labels_and_one_hot_ones():
+    logits, target = sample("multiclass", ignored=0)
+    one_hot = torch.nn.functional.one_hot(target, 3).permute(0, 3, 1, 2)
+    for options in ({}, {"alpha": [0.5, 1.0, 2.5], "denominator": "weights"}, {"normalized": True, "gamma": [0.5, 1.0, 3.0]}):
+        loss = FocalLoss("multiclass", **options)
+        expected = gradient(lambda x, f=loss: f(x, target), logits)
+        for labels in (one_hot, one_hot.float(), one_hot.double()):
+            torch.testing.assert_close(gradient(lambda x, f=loss, t=labels: f(x, t), logits), expected)
+    half = 0.3 * one_hot.double() + 0.7 * one_hot.roll(1, 1).double()
+    mixed = 0.3 * loss_of(logits, target) + 0.7 * loss_of(logits, (target + 1) % 3)
+    torch.testing.assert_close(loss_of(logits, half), mixed)
+    logits, target = sample("binary", ignored=0)
+    binary = FocalLoss("binary", alpha=0.75)
+    torch.testing.assert_close(binary(logits, target.double()), binary(logits, target))
+    soft = 0.8 * target.double() + 0.2 * (1 - target)
+    torch.testing.assert_close(binary(logits, soft), 0.8 * binary(logits, target) + 0.2 * binary(logits, 1 - target))
+
+
+def loss_of(logits, target):
+    return FocalLoss("multiclass", gamma=1.5)(logits, target)
+
+
+@pytest.mark.parametrize("mode", ["binary", "multiclass", "multilabel"])
+def test_label_smoothing_at_gamma_zero_is_that_of_torch(mode):
+    logits, target = sample(mode, ignored=0)
+    value = FocalLoss(mode, gamma=0.0, label_smoothing=0.1)(logits, target)
+    if mode == "multiclass":
+        expected = torch.nn.functional.cross_entropy(logits, target, label_smoothing=0.1)
+    else:
+        labels = target.reshape(logits.shape).double() * 0.9 + 0.05
+        expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels)
+    torch.testing.assert_close(value, expected)
+
+
+@pytest.mark.parametrize("mode", ["binary", "multiclass", "multilabel"])
+def test_probabilities_for_logits(mode):
+    logits, target = sample(mode)
+    probability = logits.softmax(1) if mode == "multiclass" else logits.sigmoid()
+    loss = FocalLoss(mode, ignore_index=255, from_logits=False, eps=1e-12)
+    torch.testing.assert_close(loss(probability, target), FocalLoss(mode, ignore_index=255)(logits, target))
+    ends = torch.stack([torch.zeros(2, 4), torch.ones(2, 4)], 1)[:, : 1 if mode == "binary" else 2].requires_grad_()
+    labels = torch.tensor([[0, 1, 0, 1]] * 2) if mode != "multilabel" else torch.ones_like(ends).long()
+    value = FocalLoss(mode, from_logits=False)(ends, labels)
+    (grad,) = torch.autograd.grad(value, ends)
+    assert value.isfinite()
+    assert grad.isfinite().all()
+
+
