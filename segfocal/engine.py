@@ -10,6 +10,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -18,6 +19,7 @@ from omegaconf import OmegaConf
 
 from segfocal import checkpoint as checkpoints
 from segfocal.callbacks import build_callbacks
+from segfocal.config.loss_sum import balanced
 from segfocal.config.run import Split, TrainConfig
 from segfocal.data.datamodule import SegmentationData
 from segfocal.data.stats import SplitStats, report
@@ -62,8 +64,9 @@ def fit(config: TrainConfig, run_dir: Path) -> float:
     for line in report(stats, config.task):
         log.info(line)
     data.normalise(*(normalization(config.model.weights, config.model.encoder) or stats["train"].mean_std))
+    config = balance(config, stats["train"])
     module = build_module(config, data, stats["train"])
-    OmegaConf.save(OmegaConf.create(plain), run_dir / "config.yaml")
+    OmegaConf.save(OmegaConf.create(dataclasses.asdict(config)), run_dir / "config.yaml")
     trainer = build_trainer(config, run_dir, device, data)
     if resumed:
         checkpoints.bring_best(resumed, run_dir)
@@ -85,6 +88,25 @@ def best_value(trainer: Trainer) -> float:
     kept = next(callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint) and callback.monitor)
     value = math.nan if kept.best_model_score is None else float(kept.best_model_score)
     return value if math.isfinite(value) else math.nan
+
+
+def balance(config: TrainConfig, train: SplitStats) -> TrainConfig:
+    """The configuration with numbers where the loss takes its weights from the training data; they are logged, and kept with the run."""
+    resolved = dataclasses.replace(config, loss=balanced(config.loss, train.counts, config.task))
+    before, after = _flat(dataclasses.asdict(config.loss)), _flat(dataclasses.asdict(resolved.loss))
+    for key, value in after.items():
+        if value != before[key]:
+            numbers = value if isinstance(value, list) else [value]
+            named = ", ".join(f"{name} {number:.4g}" for name, number in zip(config.task.class_names, numbers, strict=True))
+            log.info("loss.%s=%s from the training data: %s", key, before[key], named)
+    return resolved
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        leaves |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return leaves
 
 
 def build_module(config: TrainConfig, data: SegmentationData, train: SplitStats) -> SegmentationModule:

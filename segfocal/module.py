@@ -67,7 +67,8 @@ class SegmentationModule(LightningModule):
         logits = self(batch.image)
         if self.loss is not None:
             loss = self.loss(logits, batch.target)
-            self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.image))
+            for name, value in {"loss": loss, **{f"loss_{term}": part for term, part in getattr(self.loss, "parts", {}).items()}}.items():
+                self.log(f"{stage}/{name}", value, on_step=False, on_epoch=True, batch_size=len(batch.image))
             if stage == "train":
                 return cast(Tensor, loss)
         self.metrics.update(logits, batch.target)

@@ -10,8 +10,8 @@ from pydantic import Field, ValidationError, WrapValidator
 from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
-from segfocal.config.base import STRICT, Flag, Fraction, NonNegative, OpenFraction, Positive
 from segfocal.config.balance import ClassCounts, FromData
+from segfocal.config.base import STRICT, Flag, Fraction, NonNegative, OpenFraction, Positive
 from segfocal.config.task import TaskConfig
 from segfocal.registry import LOSSES
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from rich.progress import track
 
+from segfocal.config.balance import ClassCounts
 from segfocal.config.task import TaskConfig
 from segfocal.data.source import Array, Source
 from segfocal.errors import UserError
@@ -26,6 +27,7 @@ class SplitStats:
         positives: pixels of each class.
         valid: pixels of each class that are not ignored.
         present: images in which each class occurs.
+        valid_where_present: pixels of those images that are not ignored.
         sizes: height and width of each image.
         channel_sums: count, sum and sum of squares of the pixels of each channel, images of 8 bit scaled to 0..1.
     """
@@ -33,6 +35,7 @@ class SplitStats:
     positives: Array
     valid: Array
     present: Array
+    valid_where_present: Array
     sizes: list[tuple[int, int]]
     channel_sums: Array
     images: int = 0
@@ -42,6 +45,13 @@ class SplitStats:
         """Share of the valid pixels that are of each class; half a pixel for a class that is absent."""
         share: list[float] = (np.maximum(self.positives, 0.5) / np.maximum(self.valid, 1)).tolist()
         return share
+
+    @property
+    def counts(self) -> ClassCounts:
+        """What class weights are taken from."""
+        return ClassCounts(
+            self.positives.tolist(), self.valid.tolist(), self.present.tolist(), self.valid_where_present.tolist(), self.images
+        )
 
     @property
     def mean_std(self) -> tuple[list[float], list[float]]:
@@ -119,7 +129,9 @@ def _summed(samples: list[_Sample]) -> SplitStats:
     valid = np.stack([sample.valid for sample in samples if sample.valid is not None])
     channel_sums = np.sum([sample.channel_sums for sample in samples if not isinstance(sample.channel_sums, float)], axis=0)
     sizes = [sample.size for sample in samples]
-    return SplitStats(positives.sum(0), valid.sum(0), (positives > 0).sum(0), sizes, channel_sums, len(samples))
+    return SplitStats(
+        positives.sum(0), valid.sum(0), (positives > 0).sum(0), (valid * (positives > 0)).sum(0), sizes, channel_sums, len(samples)
+    )
 
 
 def _check_foreground(train: SplitStats, task: TaskConfig, where: str) -> None:

@@ -16,9 +16,10 @@ from segfocal.losses.ce import CrossEntropyLoss
 from segfocal.losses.dice import DiceLoss
 from segfocal.losses.focal import FocalLoss
 from segfocal.losses.functional import sigmoid_focal, softmax_focal
+from segfocal.losses.weighted_sum import WeightedSum
 from segfocal.registry import LOSSES
 
-__all__ = ["CrossEntropyLoss", "DiceLoss", "FocalLoss", "build_loss", "sigmoid_focal", "softmax_focal"]
+__all__ = ["CrossEntropyLoss", "DiceLoss", "FocalLoss", "WeightedSum", "build_loss", "sigmoid_focal", "softmax_focal"]
 
 
 def build_loss(config: Any, task: TaskConfig) -> nn.Module:

@@ -105,5 +105,3 @@ def _cut(tensor: Tensor, axis: int, images: tuple[int, int], rows: tuple[int, in
     if tensor.shape[axis] > 1:
         tensor = tensor.narrow(axis, rows[0], min(rows[1], tensor.shape[axis]) - rows[0])
     return tensor
-
-

@@ -71,7 +71,8 @@ class DiceLoss(nn.Module):
         total_C = probability.sum(pixels) + truth.sum(pixels)
         overlap_C, total_C = over_processes(torch.stack([overlap_C, total_C]))
         dice_C = (2 * overlap_C + self.smooth) / (total_C + self.smooth)
-        return (1 - dice_C if self.include_background else 1 - dice_C[1:]).mean()
+        loss_C: Tensor = 1 - dice_C if self.include_background else 1 - dice_C[1:]
+        return loss_C.mean()
 
     def extra_repr(self) -> str:
         return f"mode={self.mode!r}, smooth={self.smooth}, include_background={self.include_background}, ignore_index={self.ignore_index}"

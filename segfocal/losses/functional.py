@@ -113,7 +113,9 @@ def softmax_focal(
     if label.is_floating_point():
         terms, factor = focal_terms(_margins(logits), gamma, reduced_threshold, continuous)
         share = label.to(logits.dtype)
-        return normalise((share * _times(weight, terms)).sum(1, keepdim=True), (share * factor).sum(1, keepdim=True), valid_N1HW, normalized)
+        return normalise(
+            (share * _times(weight, terms)).sum(1, keepdim=True), (share * factor).sum(1, keepdim=True), valid_N1HW, normalized
+        )
     ids = label.long()
     margin = logits.gather(1, ids) - logits.scatter(1, ids, -math.inf).logsumexp(1, keepdim=True)
     if isinstance(gamma, Tensor):

@@ -59,7 +59,6 @@ class Labels(NamedTuple):
         """Whether every pixel has a number for each of exclusive classes."""
         return self.soft and self.mode == "multiclass"
 
-
     def smoothed(self, share: float, classes: int) -> Labels:
         """Soft labels, (1 - share) y + share / C, of a softmax; ids out of range become no class."""
         self.check()

@@ -8,7 +8,6 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-
 Given = TypeVar("Given", bound=list[float] | float | None)
 
 

@@ -24,7 +24,11 @@ BESIDES = {
     ("experiment", "crackforest"): ["data.root=/path"],
     ("experiment", "camvid"): ["data.root=/path"],
     ("experiment", "cracks"): ["data.root=/path"],
+    ("loss", "sum"): ["loss.terms=[{name:ce}]"],
 }
+# Losses that are others with values of their own.
+PRESETS = ("smp", "mindspore", "yateng", "weighted", "scalar_alpha", "torchvision")
+BUILT_AS = {"focal_dice": "sum"} | {path.stem: "focal" for path in CONF.glob("loss/*.yaml") if path.stem.startswith(PRESETS)}
 
 
 def composed(overrides: list[str]) -> TrainConfig:
@@ -64,7 +68,7 @@ def test_options_say_who_they_are(path: Path) -> None:
     if (group, option) in (("data", "checkpoint"), ("trainer", "default")):
         return
     value = getattr(composed([f"{group}={option}", *BESIDES.get((group, option), [])]), group)
-    assert value.name == option
+    assert value.name == BUILT_AS.get(option, option)
 
 
 def test_the_command_line_goes_before_the_experiment_and_the_experiment_before_the_defaults() -> None:

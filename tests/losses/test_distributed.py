@@ -9,8 +9,8 @@ import torch.multiprocessing as mp
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from segfocal.losses import build_loss
 from segfocal.config.task import TaskConfig
+from segfocal.losses import build_loss
 
 # Whose mean is over something that the shards hold unevenly, and a sum.
 LOSSES = [

@@ -284,5 +284,3 @@ def test_probabilities_for_logits(mode):
     (grad,) = torch.autograd.grad(value, ends)
     assert value.isfinite()
     assert grad.isfinite().all()
-
-

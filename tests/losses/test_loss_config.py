@@ -37,7 +37,12 @@ MULTILABEL = TaskConfig(name="multilabel", classes=["crack", "hole", "rust"])
         (lambda: FocalConfig(reduced_threshold=1.0), "reduced_threshold", "1.0", "less than 1"),
         (lambda: FocalConfig(normalized=1), "normalized", "1", "true, false or smp"),
         (lambda: FocalConfig(reduction="average"), "reduction", "average", "'sum', 'mean' or 'batchwise_mean'"),
-        (lambda: FocalConfig(denominator="all"), "denominator", "all", "'elements', 'pixels', 'logits', 'weights', 'positives' or 'classes'"),
+        (
+            lambda: FocalConfig(denominator="all"),
+            "denominator",
+            "all",
+            "'elements', 'pixels', 'logits', 'weights', 'positives' or 'classes'",
+        ),
         (lambda: FocalConfig(form="tanh"), "form", "tanh", "'softmax' or 'sigmoid'"),
         (lambda: FocalConfig(gama=2.0), "gama", "2.0", "Unexpected"),
         (lambda: FocalConfig(name="dice"), "name", "dice", "'focal'"),

@@ -1,0 +1,49 @@
+"""A weighted sum of losses, which remembers what each of them was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from segfocal.config.loss_sum import SumConfig
+from segfocal.config.task import TaskConfig
+from segfocal.registry import LOSSES
+
+
+class WeightedSum(nn.Module):
+    """sum over terms of weight * loss.
+
+    Args:
+        terms: losses by name, each called as `loss(logits, target)`.
+        weights: by name, >= 0; 1 where there is none.
+
+    Attributes:
+        parts: the terms of the last call by name, without their weights and without a graph; for logs.
+
+    Example:
+        >>> from segfocal.losses import DiceLoss, FocalLoss
+        >>> loss = WeightedSum({"focal": FocalLoss("binary"), "dice": DiceLoss("binary")}, {"dice": 0.5})
+    """
+
+    def __init__(self, terms: Mapping[str, nn.Module], weights: Mapping[str, float]) -> None:
+        super().__init__()
+        self.terms = nn.ModuleDict(terms)
+        self.weights = {name: weights.get(name, 1.0) for name in terms}
+        self.parts: dict[str, Tensor] = {}
+
+    def forward(self, logits_NCHW: Tensor, target: Tensor) -> Tensor:
+        """The sum, a scalar."""
+        values = {name: loss(logits_NCHW, target) for name, loss in self.terms.items()}
+        self.parts = {name: value.detach() for name, value in values.items()}
+        return torch.stack([self.weights[name] * value for name, value in values.items()]).sum()
+
+    def extra_repr(self) -> str:
+        return f"weights={self.weights}"
+
+
+@LOSSES.builder(SumConfig)
+def build(config: SumConfig, task: TaskConfig) -> WeightedSum:
+    """The sum that a configuration describes."""
+    return WeightedSum({name: LOSSES.build(term, task) for name, term in config.terms.items()}, config.weights)
