@@ -63,7 +63,8 @@ def _compiled(kernel: Kernel, focus: Focus) -> Callable[..., tuple[Tensor, ...]]
     code: CodeType = bound.__code__.replace(co_name=f"{kernel.__name__}_{len(_names)}")
     _names.append(code.co_name)
     own = FunctionType(code, bound.__globals__, code.co_name, bound.__defaults__, bound.__closure__)
-    return torch.compile(own, fullgraph=True)
+    # Inductor would write what takes more than 30 operations to memory before it is summed.
+    return torch.compile(own, fullgraph=True, options={"realize_opcount_threshold": 10_000})
 
 
 _names: list[str] = []

@@ -79,6 +79,8 @@ def count(
     Returns:
         Shape (N,).
     """
+    if labels.ignore_index is None and denominator in ("elements", "logits", "pixels"):
+        return _all(denominator, labels, channels, per_channel, class_weight_C)  # known without a look
     valid = labels.valid_NKHW
     images = len(valid)
     if denominator == "classes":
@@ -96,6 +98,16 @@ def count(
     if per_channel or denominator == "logits":
         count_NK = count_NK.expand(-1, channels)
     return (count_NK if class_weight_C is None else count_NK * class_weight_C).sum(1)
+
+
+def _all(denominator: Denominator, labels: Labels, channels: int, per_channel: bool, class_weight_C: Tensor | None) -> Tensor:
+    raw = labels.raw_NKHW
+    pixels = torch.full((len(raw),), raw[:1, :1].numel(), device=raw.device)
+    if denominator == "pixels":
+        return pixels
+    if not per_channel and denominator == "elements":
+        return pixels if labels.distribution else pixels * raw.shape[1]
+    return pixels * (channels if class_weight_C is None else class_weight_C.sum())
 
 
 def _or_one(count: Tensor) -> Tensor:
