@@ -148,7 +148,7 @@ class FocalConfig(LossConfig):
         positive, negative = counts.weights(self.alpha, self.beta, task.name)
         if negative is None:
             return replace(self, alpha=positive)
-        shares = [p / (p + n) for p, n in zip(positive, negative, strict=True)]
+        shares = [p / (p + n) if p + n else 0.5 for p, n in zip(positive, negative, strict=True)]
         return replace(self, alpha=shares[0] if task.name == "binary" else shares)
 
 
@@ -177,7 +177,7 @@ class CrossEntropyConfig(LossConfig):
         if not isinstance(self.class_weights, str):
             return self
         positive, negative = counts.weights(self.class_weights, self.beta, task.name)
-        ratios = positive if negative is None else [p / n for p, n in zip(positive, negative, strict=True)]
+        ratios = positive if negative is None else [p / n if p and n else 1.0 for p, n in zip(positive, negative, strict=True)]
         return replace(self, class_weights=ratios)
 
 

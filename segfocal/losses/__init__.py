@@ -12,14 +12,40 @@ from torch import nn
 
 from segfocal.config.loss import check_loss
 from segfocal.config.task import TaskConfig
+from segfocal.losses.asymmetric import AsymmetricLoss
 from segfocal.losses.ce import CrossEntropyLoss
 from segfocal.losses.dice import DiceLoss
 from segfocal.losses.focal import FocalLoss
 from segfocal.losses.functional import sigmoid_focal, softmax_focal
+from segfocal.losses.logit_adjusted import LogitAdjustedLoss
+from segfocal.losses.lovasz import LovaszLoss
+from segfocal.losses.ohem_ce import OhemCrossEntropyLoss
+from segfocal.losses.poly import Poly1FocalLoss
+from segfocal.losses.recall_ce import RecallCrossEntropyLoss
+from segfocal.losses.region import FocalTverskyLoss, JaccardLoss, TverskyLoss
+from segfocal.losses.unified_focal import UnifiedFocalLoss
 from segfocal.losses.weighted_sum import WeightedSum
 from segfocal.registry import LOSSES
 
-__all__ = ["CrossEntropyLoss", "DiceLoss", "FocalLoss", "WeightedSum", "build_loss", "sigmoid_focal", "softmax_focal"]
+__all__ = [
+    "AsymmetricLoss",
+    "CrossEntropyLoss",
+    "DiceLoss",
+    "FocalLoss",
+    "FocalTverskyLoss",
+    "JaccardLoss",
+    "LogitAdjustedLoss",
+    "LovaszLoss",
+    "OhemCrossEntropyLoss",
+    "Poly1FocalLoss",
+    "RecallCrossEntropyLoss",
+    "TverskyLoss",
+    "UnifiedFocalLoss",
+    "WeightedSum",
+    "build_loss",
+    "sigmoid_focal",
+    "softmax_focal",
+]
 
 
 def build_loss(config: Any, task: TaskConfig) -> nn.Module:

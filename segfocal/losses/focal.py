@@ -122,6 +122,7 @@ class FocalLoss(nn.Module):
         if not config.from_logits and logits_NCHW.is_floating_point():
             logits_NCHW = from_probabilities(logits_NCHW, not decision.per_channel, config.eps)
         labels = align(self.mode, logits_NCHW, target, self.ignore_index, soft=True)
+        counted = labels
         if config.label_smoothing and not decision.per_channel:
             labels = labels.smoothed(config.label_smoothing, logits_NCHW.shape[1])
         if config.reduction == "none":
@@ -131,7 +132,7 @@ class FocalLoss(nn.Module):
             sum_N = decision.terms(logits_NCHW, labels.check()).flatten(1).sum(1)
         else:
             sum_N = self._sums(logits_NCHW, labels)
-        return reduce(sum_N, self._counts(logits_NCHW, labels), config.reduction)
+        return reduce(sum_N, self._counts(logits_NCHW, counted), config.reduction)
 
     def _sums(self, logits_NCHW: Tensor, labels: Labels) -> Tensor:
         sums = self.decision.sums(logits_NCHW, labels)

@@ -190,7 +190,18 @@ def clean(logits: Tensor, valid: Tensor | None) -> Tensor:
 
 
 def from_probabilities(probability: Tensor, softmax: bool, eps: float) -> Tensor:
-    """Logits of probabilities, which are held between eps and 1 - eps: log p for a softmax, else log(p / (1 - p))."""
+    """Logits of probabilities, which are held between eps and 1 - eps: log p for a softmax, else log(p / (1 - p)).
+
+    Raises:
+        ValueError: on the CPU, where looking costs no waiting, for numbers that are no probabilities. NaN and inf pass: they may be ignored.
+    """
+    if probability.device.type == "cpu" and not torch.compiler.is_compiling():
+        finite = probability.detach().nan_to_num(0.5, 0.5, 0.5)
+        if finite.numel() and (finite.min() < -1e-3 or finite.max() > 1 + 1e-3):
+            raise ValueError(
+                f"from_logits=False takes probabilities from 0 to 1; given {finite.min():.3g} to {finite.max():.3g}: "
+                "leave it out for a model without a sigmoid or softmax at its end"
+            )
     p = probability.to(torch.promote_types(probability.dtype, torch.float32)).clamp(eps, 1 - eps)
     return p.log() if softmax else p.logit()
 

@@ -43,12 +43,18 @@ def over_processes(local: Tensor) -> Tensor:
     Its gradient is that of the local part times the number of processes, because DistributedDataParallel takes the mean of gradients:
     so the processes' gradients are those of one process with all of the batch. Every process has to call it.
     """
-    if not (dist.is_available() and dist.is_initialized() and torch.is_grad_enabled() and local.requires_grad):
+    if processes() == 1 or not local.requires_grad:
         return local
     total = local.detach().clone()
     dist.all_reduce(total)
-    scaled = local * dist.get_world_size()
+    scaled = local * processes()
     return total + (scaled - scaled.detach())
+
+
+def processes() -> int:
+    """How many share a training step; 1 where no gradient is wanted, as in evaluation."""
+    distributed = dist.is_available() and dist.is_initialized() and torch.is_grad_enabled()
+    return dist.get_world_size() if distributed else 1
 
 
 def count(
@@ -66,7 +72,7 @@ def count(
         logits       pixels times classes, under a softmax, too
         weights      the sum of the weights over the elements; without weights the elements
         positives    labels other than 0: positives, and in multiclass the pixels of any class but the background
-        classes      the number of classes, once for the batch
+        classes      the number of classes, once for the batch on all processes; in a mean
 
     Args:
         denominator: one of the above.
@@ -85,7 +91,7 @@ def count(
     images = len(valid)
     if denominator == "classes":
         classes = torch.tensor(float(channels), device=valid.device) if class_weight_C is None else class_weight_C.sum()
-        return (classes / max(1, images)).expand(images)
+        return (classes / max(1, images * processes())).expand(images)
     if denominator == "pixels":
         return valid.any(1, keepdim=True).flatten(1).sum(1)
     if denominator == "positives":

@@ -107,10 +107,14 @@ def align(mode: Mode, logits_NCHW: Tensor, target: Tensor, ignore_index: int | N
     Raises:
         ValueError: for integer logits, and for shapes that do not go together.
     """
-    if target.dtype == torch.uint8 and ignore_index is not None and not 0 <= ignore_index <= 255:
-        target = target.long()  # a uint8 tensor compares modulo 256: an ignore_index of -1 would hit the label 255
+    if target.dtype in (torch.uint8, torch.int8) and ignore_index is not None:
+        info = torch.iinfo(target.dtype)
+        if not info.min <= ignore_index <= info.max:
+            target = target.long()  # one byte compares modulo 256: an ignore_index of -1 would hit the label 255
     per_class = soft and mode == "multiclass" and target.shape == logits_NCHW.shape
     _check_shapes(mode, logits_NCHW, target, soft)
+    if per_class and ignore_index in (0, 1):
+        raise ValueError(f"ignore_index={ignore_index} is a value of one-hot targets, too: give class ids, or another ignore_index")
     if not per_class and mode != "multilabel" and target.dim() < logits_NCHW.dim():
         target = target.unsqueeze(1)
     num_ids = logits_NCHW.shape[1] if mode == "multiclass" and not per_class else 2
