@@ -19,7 +19,7 @@ from segfocal.losses.kernels import Focus
 Kernel = Callable[..., tuple[Tensor, ...]]
 
 COMPILE_FROM = 2**18  # logits; below, a call takes a millisecond anyway and compiling several seconds
-CHUNK = {"cpu": 2**15}  # logits to a chunk: some ten intermediate results stay in the L2 cache
+CHUNK = {"cpu": 2**17}  # logits to a chunk: intermediate results stay in the cache, and every operation has work for two cores
 CHUNK_ELSEWHERE = 2**24  # few launches, and at most 64 MiB for each intermediate result
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,8 @@ def run(kernel: Kernel, focus: Focus, backend: Backend, *tensors: Tensor | None)
         return kernel(focus, *tensors)
     device = logits.device.type
     wanted = backend == "compiled" or (backend == "auto" and device in ("cpu", "cuda") and logits.numel() >= COMPILE_FROM)
-    if wanted and device not in _broken and logits.numel():
+    # fp64 is for checks; Inductor's vectors of it crashed on transposed inputs.
+    if wanted and device not in _broken and logits.numel() and logits.dtype != torch.float64:
         try:
             return _compiled(kernel, focus)(*tensors)
         except Exception as error:  # of the compiler, of a missing C++ compiler or Triton, of their caches: of many classes

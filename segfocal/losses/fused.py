@@ -133,9 +133,10 @@ class _Layout:
             tensor = tensor.reshape(*[1] * (len(self.shape) - tensor.dim()), *tensor.shape)
         space = tensor.shape[2:]
         rows, columns = space[:-1].numel(), space[-1] if space else 1
+        # Contiguous: Inductor's code for inputs in different layouts was seen to write beyond its buffers.
         if self.axis == 1:
-            return tensor.reshape(tensor.shape[0], tensor.shape[1], rows, columns)
-        return tensor.movedim(1, -1).reshape(tensor.shape[0], rows, columns, tensor.shape[1])
+            return tensor.contiguous().reshape(tensor.shape[0], tensor.shape[1], rows, columns)
+        return tensor.movedim(1, -1).contiguous().reshape(tensor.shape[0], rows, columns, tensor.shape[1])
 
     def back(self, gradient: Tensor) -> Tensor:
         if self.axis == 1:

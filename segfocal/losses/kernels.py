@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 LOG2_E = 1.4426950408889634
@@ -121,38 +122,32 @@ def _sigmoid_input(focus: Focus, logits: Tensor, label: Tensor) -> tuple[Tensor,
 
 
 def _sides(focus: Focus, x: Tensor, y: Tensor, positive: Tensor | None, negative: Tensor | None) -> list[_Side]:
-    small, large, log_large = _probabilities(x)  # of the less and the more likely answer
     if focus.soft:
-        likely = x > 0
-        p, q = torch.where(likely, large, small), torch.where(likely, small, large)
         return [
-            _Side(y, _times(positive, y), p, q, (-x).clamp_min(0) - log_large, -1.0),
-            _Side(1 - y, _times(negative, 1 - y), q, p, x.clamp_min(0) - log_large, 1.0),
+            _Side(y, _times(positive, y), *_answer(-x), -1.0),
+            _Side(1 - y, _times(negative, 1 - y), *_answer(x), 1.0),
         ]
     sign = 1 - 2 * y
-    against = x * sign
-    mistaken = against > 0
     weight = None if positive is None or negative is None else torch.where(y > 0, positive, negative)
-    p, q = torch.where(mistaken, small, large), torch.where(mistaken, large, small)
-    return [_Side(None, weight, p, q, against.clamp_min(0) - log_large, sign)]
+    return [_Side(None, weight, *_answer(x * sign), sign)]
 
 
-def _probabilities(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """sigmoid(-|x|), sigmoid(|x|), log sigmoid(|x|)."""
-    if x.dtype == torch.float64 or not torch.compiler.is_compiling():
-        e = torch.exp(-x.abs())
-        large = 1 / (1 + e)
-        return e * large, large, -torch.log1p(e)
+def _answer(against: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """p, q and CE of an answer that the logit speaks against by so much: sigmoid(-a), sigmoid(a), log(1 + exp(a))."""
+    if not torch.compiler.is_compiling() or against.dtype == torch.float64:
+        q = torch.sigmoid(against)
+        return 1 - q, q, F.softplus(against, threshold=40.0)  # p is a factor of sums with q: its absolute precision will do
     # Inductor writes results of exp and log1p that are used twice to memory, on the CPU; not so those of exp2 and of a polynomial,
     # which is also the faster one. log1p(e) = 2 atanh(z), z = e / (2 + e) <= 1/3, its series to 2 z^17 / 17 < 2e-9. One division.
-    e = torch.exp2(x.abs() * -LOG2_E)
+    e = torch.exp2(against.abs() * -LOG2_E)
     inverse = 1 / ((1 + e) * (2 + e))
     large, z = (2 + e) * inverse, e * (1 + e) * inverse
     w = z * z
     series = w * (1 / 15) + 1 / 13
     for odd in (11, 9, 7, 5, 3, 1):
         series = series * w + 1 / odd
-    return e * large, large, -2 * z * series
+    mistaken, small = against > 0, e * large
+    return torch.where(mistaken, small, large), torch.where(mistaken, large, small), against.clamp_min(0) + 2 * z * series
 
 
 # --- softmax ---

@@ -87,7 +87,7 @@ def test_the_size_of_a_chunk_does_not_matter(mode, options, size, monkeypatch):
 @pytest.mark.parametrize("which", ["eager", "compiled"])
 @pytest.mark.parametrize("mode", ["multilabel", "multiclass"])
 def test_layouts_in_memory_do_not_matter_and_are_kept(mode, which):
-    logits, target = sample(mode, (2, 8, 8))
+    logits, target = sample(mode, (2, 8, 8), dtype=torch.float32)
     loss = FocalLoss(mode, ignore_index=255, backend=which)
     expected = gradient(lambda x: loss(x, target), logits)
     last = logits.contiguous(memory_format=torch.channels_last)
@@ -199,11 +199,11 @@ def test_small_batches_are_not_compiled_and_large_ones_are(monkeypatch):
     compiled = []
     monkeypatch.setattr(backend, "_compiled", lambda kernel, focus: compiled.append(kernel.__name__) or (lambda *t: kernel(focus, *t)))
     loss = FocalLoss("binary")
-    loss(*sample("binary", (1, 64, 64), ignored=0))
+    loss(*sample("binary", (1, 64, 64), ignored=0, dtype=torch.float32))
     assert not compiled
-    loss(*sample("binary", (1, 512, 512), ignored=0))
+    loss(*sample("binary", (1, 512, 512), ignored=0, dtype=torch.float32))
     assert compiled == ["sigmoid_value"]
-    FocalLoss("binary", backend="eager")(*sample("binary", (1, 512, 512), ignored=0))
+    FocalLoss("binary", backend="eager")(*sample("binary", (1, 512, 512), ignored=0, dtype=torch.float32))
     assert compiled == ["sigmoid_value"]
 
 
@@ -213,7 +213,7 @@ def test_without_a_compiler_a_line_is_logged_once_and_chunks_are_used(monkeypatc
 
     monkeypatch.setattr(backend, "_compiled", broken)
     monkeypatch.setattr(backend, "_broken", set())
-    logits, target = sample("multiclass")
+    logits, target = sample("multiclass", dtype=torch.float32)
     loss = FocalLoss("multiclass", ignore_index=255, backend="compiled")
     with caplog.at_level(logging.WARNING):
         value = loss(logits, target)
