@@ -25,7 +25,7 @@ BESIDES = {
     ("experiment", "camvid"): ["data.root=/path"],
     ("experiment", "cracks"): ["data.root=/path"],
     ("loss", "sum"): ["loss.terms=[{name:ce}]"],
-    ("loss", "recall_ce"): ["task=multiclass", "task.classes=[a,b]"],
+    ("loss", "recall_ce"): ["task=multiclass"],
     ("loss", "logit_adjusted_ce"): ["loss.prior=[0.1]"],
 }
 # Losses that are others with values of their own.
