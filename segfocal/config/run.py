@@ -33,7 +33,7 @@ class ModelConfig:
             extra `weights`, offline; else the path of a local file.
         in_channels: channels of the image: 1 reads everything as grey, 3 as RGB, more as they are.
         bias_prior: start the head's bias from the class frequencies of the training split (focal paper, arXiv 1708.02002, section 3.3);
-            null does so for focal losses.
+            null does so for the losses of pixels that ask for it: focal, cross-entropy and most of their relatives.
     """
 
     name: Literal[ARCHITECTURES] = "unet"  # type: ignore[valid-type]  # the names of the installed release, tested

@@ -49,7 +49,7 @@ def watch(wrong: Tensor, mode: str, num_ids: int, ignore_index: int | None) -> N
             raise ValueError(f"{int(count)} {message}")
     if len(_arriving) >= 64:  # so far behind, the next ones can do without
         return
-    count = torch.empty((), dtype=torch.int64, pin_memory=True).copy_(wrong, non_blocking=True)
+    count = wrong.detach().to("cpu", non_blocking=True)  # into page-locked memory, behind the work
     event = torch.Event(wrong.device)
     event.record()
     _arriving.append((count, event, _message("labels of an earlier batch are out of range", mode, num_ids, ignore_index)))

@@ -1,0 +1,74 @@
+"""Labels out of range: counted on an accelerator, told once the count has arrived; and the targets that hide them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from segfocal.losses import FocalLoss, labelcheck
+
+
+class Event:
+    """An accelerator's event, ready when the test says so."""
+
+    ready = False
+
+    def __init__(self, device):
+        assert device is not None
+
+    def record(self):
+        pass
+
+    def query(self):
+        return Event.ready
+
+
+@pytest.fixture
+def queue(monkeypatch):
+    monkeypatch.setattr(torch, "Event", Event)
+    monkeypatch.setattr(Event, "ready", False)
+    monkeypatch.setattr(labelcheck, "_arriving", [])
+
+
+def watch(wrong):
+    labelcheck.watch(torch.tensor(wrong), "binary", 2, 255)
+
+
+@pytest.mark.usefixtures("queue")
+def test_a_count_is_not_waited_for_and_told_when_it_is_there():
+    watch(3)
+    watch(0)  # not there yet: nothing is said
+    Event.ready = True
+    with pytest.raises(ValueError, match=r"^3 labels of an earlier batch are out of range; mode=binary takes 0 to 1 here, .*255$"):
+        watch(0)
+    watch(0)
+    watch(0)  # told once
+
+
+@pytest.mark.usefixtures("queue")
+def test_right_labels_say_nothing_and_the_queue_has_an_end():
+    for _ in range(200):
+        watch(0)
+    assert len(labelcheck._arriving) == 64
+    Event.ready = True
+    watch(0)
+    assert len(labelcheck._arriving) == 1
+
+
+def test_minus_one_is_not_taken_for_255_in_one_byte():
+    with pytest.raises(ValueError, match="the target holds -1;"):
+        FocalLoss("binary", ignore_index=255)(torch.zeros(1, 1, 1, 2), torch.tensor([[[-1, 1]]], dtype=torch.int8))
+
+
+@pytest.mark.parametrize("ignore_index", [0, 1])
+def test_one_hot_targets_cannot_hold_an_ignore_index_of_their_own_values(ignore_index):
+    one_hot = torch.eye(2).reshape(1, 2, 1, 2)
+    with pytest.raises(ValueError, match=f"ignore_index={ignore_index} is a value of one-hot targets"):
+        FocalLoss("multiclass", ignore_index=ignore_index)(torch.zeros(1, 2, 1, 2), one_hot)
+
+
+def test_logits_where_probabilities_were_announced():
+    loss = FocalLoss("binary", from_logits=False, ignore_index=255)
+    with pytest.raises(ValueError, match=r"from_logits=False takes probabilities from 0 to 1; given -3 to 4"):
+        loss(torch.tensor([[[[-3.0, 4.0]]]]), torch.tensor([[[0, 1]]]))
+    assert loss(torch.tensor([[[[0.5, float("nan")]]]]), torch.tensor([[[0, 255]]])).isfinite()
