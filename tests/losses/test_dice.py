@@ -7,24 +7,9 @@ import torch
 from segmentation_models_pytorch.losses import DiceLoss as SMPDiceLoss
 
 from segfocal.losses import DiceLoss
+from tests.losses.samples import gradient, sample
 
 MODES = ["binary", "multiclass", "multilabel"]
-
-
-def sample(mode, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    classes = 1 if mode == "binary" else 3
-    shape = (2, 4, 5) if mode == "multiclass" else (2, classes, 4, 5)
-    logits = 2 * torch.randn((2, classes, 4, 5), generator=generator, dtype=torch.float64)
-    target = torch.randint(0, 3 if mode == "multiclass" else 2, shape, generator=generator)
-    return logits, target.masked_fill(torch.rand(shape, generator=generator) < 0.2, 255)
-
-
-def gradient(loss, logits, target):
-    logits = logits.clone().requires_grad_()
-    value = loss(logits, target)
-    (grad,) = torch.autograd.grad(value, logits)
-    return value.detach(), grad
 
 
 @pytest.mark.parametrize(("mode", "background"), [("binary", True), ("multiclass", True), ("multiclass", False), ("multilabel", True)])

@@ -11,6 +11,7 @@ from segfocal.config.loss_relatives import FocalTverskyConfig, JaccardConfig, Tv
 from segfocal.config.task import TaskConfig
 from segfocal.losses import DiceLoss
 from segfocal.losses.region import FocalTverskyLoss, JaccardLoss, TverskyLoss, steep_power
+from tests.losses.samples import gradient, sample
 
 MODES = ["binary", "multiclass", "multilabel"]
 LOSSES = {
@@ -19,22 +20,6 @@ LOSSES = {
     "steep": (lambda mode, **more: FocalTverskyLoss(mode, 0.3, 0.7, 0.6, 2.0, **more), (0.3, 0.7, 0.6)),
     "flat": (lambda mode, **more: FocalTverskyLoss(mode, 0.3, 0.7, 1.5, 2.0, **more), (0.3, 0.7, 1.5)),
 }
-
-
-def sample(mode, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    classes = 1 if mode == "binary" else 3
-    shape = (2, 4, 5) if mode == "multiclass" else (2, classes, 4, 5)
-    logits = 2 * torch.randn((2, classes, 4, 5), generator=generator, dtype=torch.float64)
-    target = torch.randint(0, 3 if mode == "multiclass" else 2, shape, generator=generator)
-    return logits, target.masked_fill(torch.rand(shape, generator=generator) < 0.2, 255)
-
-
-def gradient(loss, logits, target):
-    logits = logits.clone().requires_grad_()
-    value = loss(logits, target)
-    (grad,) = torch.autograd.grad(value, logits)
-    return value.detach(), grad
 
 
 def plain(mode, alpha, beta, gamma, smooth=2.0, weights=None, first=0):

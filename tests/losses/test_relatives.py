@@ -31,6 +31,7 @@ from segfocal.losses.recall_ce import RecallCrossEntropyLoss
 from segfocal.losses.region import FocalTverskyLoss, JaccardLoss, TverskyLoss
 from segfocal.losses.unified_focal import UnifiedFocalLoss
 from segfocal.registry import LOSSES
+from tests.losses.samples import gradient, sample
 
 CONF = Path(__file__).parents[2] / "conf" / "loss"
 BINARY = TaskConfig(name="binary", classes=["crack"])
@@ -49,22 +50,6 @@ CLASSES = {
     "logit_adjusted_ce": LogitAdjustedLoss,
     "ohem_ce": OhemCrossEntropyLoss,
 }
-
-
-def sample(mode, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    classes = 1 if mode == "binary" else 3
-    shape = (2, 4, 5) if mode == "multiclass" else (2, classes, 4, 5)
-    logits = 2 * torch.randn((2, classes, 4, 5), generator=generator, dtype=torch.float64)
-    target = torch.randint(0, 3 if mode == "multiclass" else 2, shape, generator=generator)
-    return logits, target.masked_fill(torch.rand(shape, generator=generator) < 0.2, 255)
-
-
-def gradient(loss, logits, target):
-    logits = logits.clone().requires_grad_()
-    value = loss(logits, target)
-    (grad,) = torch.autograd.grad(value, logits)
-    return value.detach(), grad
 
 
 def decisions(mode, logits, target):
