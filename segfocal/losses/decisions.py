@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from segfocal.losses.targets import Labels
 from segfocal.losses.weights import ClassWeights, per_channel
 
 
-class Decision(nn.Module):
+class Decision(nn.Module, ABC):
     """What both have in common.
 
     Args:
@@ -31,17 +32,17 @@ class Decision(nn.Module):
         self.alpha = ClassWeights(config.alpha if not isinstance(config.alpha, str) else None, "alpha")
         self.class_weights = ClassWeights(config.class_weights, "class_weights")
 
+    @abstractmethod
     def terms(self, logits_NCHW: Tensor, labels: Labels) -> Tensor:
         """Weighted values by the plain formulas, one channel for each decision."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sums(self, logits_NCHW: Tensor, labels: Labels) -> Sums:
         """Their sums over each image."""
-        raise NotImplementedError
 
+    @abstractmethod
     def weight(self, logits_NCHW: Tensor, labels: Labels) -> Tensor | None:
         """The weights of the elements, for the denominator of that name."""
-        raise NotImplementedError
 
     def _gamma(self, logits_NCHW: Tensor) -> Tensor | None:
         gamma_C = self.gamma(logits_NCHW)
