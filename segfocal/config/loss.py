@@ -211,7 +211,7 @@ def _length_problems(key: str, weights: Sequence[float], task: TaskConfig) -> li
     if task.classes is None or len(weights) == len(task.classes):
         return []
     names = ", ".join(task.classes)
-    return [f"{key}={_shown(weights)}: {len(weights)} weights for {len(task.classes)} classes; give one for each of {names}"]
+    return [f"{key}={_shown(weights)}: {len(weights)} numbers for {len(task.classes)} classes; give one for each of {names}"]
 
 
 def _class_weight_problems(weights: list[float], task: TaskConfig, form: Form | None) -> list[str]:

@@ -92,7 +92,7 @@ def test_what_fits_its_task(config, task):
             FocalConfig(alpha=[0.1, 0.9]),
             MULTICLASS,
             "loss.alpha=[0.1,0.9]: ",
-            "2 weights for 3 classes; give one for each of ground, crack, hole",
+            "2 numbers for 3 classes; give one for each of ground, crack, hole",
         ),
         (FocalConfig(alpha=[0.1, 0.9]), MULTILABEL, "loss.alpha=[0.1,0.9]: ", "3 classes"),
         (FocalConfig(alpha=[0.1, 0.9, 2.0]), MULTILABEL, "loss.alpha=[0.1,0.9,2.0]: ", "from 0 to 1"),
@@ -100,7 +100,7 @@ def test_what_fits_its_task(config, task):
         (FocalConfig(form="softmax"), BINARY, "loss.form=softmax: ", "task=binary"),
         (FocalConfig(form="softmax"), MULTILABEL, "loss.form=softmax: ", "task=multilabel"),
         (FocalConfig(reduction="none"), BINARY, "loss.reduction=none: ", "cannot be trained on; choose mean, sum or batchwise_mean"),
-        (CrossEntropyConfig(class_weights=[1.0, 2.0]), BINARY, "loss.class_weights=[1.0,2.0]: ", "2 weights for 1 classes"),
+        (CrossEntropyConfig(class_weights=[1.0, 2.0]), BINARY, "loss.class_weights=[1.0,2.0]: ", "2 numbers for 1 classes"),
         (DiceConfig(include_background=False), BINARY, "loss.include_background=false: ", "task=binary has no background"),
     ],
 )

@@ -148,7 +148,7 @@ def test_what_does_not_fit(config):
     (problem,) = config(class_weights=[2.0]).problems(TaskConfig(name="binary"))
     assert problem.startswith("loss.class_weights=[2.0]: task=binary")
     (problem,) = config(class_weights=[2.0, 1.0]).problems(TaskConfig(name="multilabel", classes=["a", "b", "c"]))
-    assert problem.startswith("loss.class_weights=[2.0,1.0]: 2 weights for 3 classes")
+    assert problem.startswith("loss.class_weights=[2.0,1.0]: 2 numbers for 3 classes")
 
 
 @pytest.mark.parametrize(
