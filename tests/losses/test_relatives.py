@@ -328,7 +328,7 @@ def test_the_prior_comes_from_the_data():
         (Poly1FocalConfig(alpha=[0.2, 0.8]), MULTICLASS, "loss.alpha=[0.2,0.8]: 2 numbers for 3 classes"),
         (Poly1FocalConfig(alpha=[0.2, 0.8, 3.0]), MULTILABEL, "loss.alpha=[0.2,0.8,3.0]: task=multilabel takes numbers from 0 to 1"),
         (AsymmetricConfig(), MULTICLASS, "loss=asymmetric: needs a sigmoid"),
-        (AsymmetricConfig(class_weights=[1.0]), MULTILABEL, "loss.class_weights=[1.0]: 1 weights for 3 classes"),
+        (AsymmetricConfig(class_weights=[1.0]), MULTILABEL, "loss.class_weights=[1.0]: 1 numbers for 3 classes"),
         (RecallCrossEntropyConfig(), BINARY, "loss=recall_ce: weighs classes that exclude each other"),
         (RecallCrossEntropyConfig(), MULTILABEL, "loss=recall_ce: weighs classes that exclude each other"),
         (LogitAdjustedConfig(prior=[0.5, 0.5]), MULTICLASS, "loss.prior=[0.5,0.5]: 2 numbers for 3 classes"),
