@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -143,9 +144,11 @@ def table(mode: str, runs: int, options: bool, device: str, kind: str) -> list[s
     else:
         memory = {name: memory_apart(mode, name, options, kind) for name in losses}
     taken: dict[str, list[float]] = {name: [] for name in losses}
+    order = list(losses)
     for _ in range(runs):
-        for name, loss in losses.items():
-            taken[name].append(once(loss, logits, target))
+        random.shuffle(order)  # what one leaves behind in caches and the allocator is not always the same one's burden
+        for name in order:
+            taken[name].append(once(losses[name], logits, target))
     median = {name: statistics.median(values) for name, values in taken.items()}
     rows = [f"| {mode} {'x'.join(map(str, SHAPES[mode]))} | ms | floors | SMP / it | memory |", "| --- | --- | --- | --- | --- |"]
     for name, seconds in median.items():

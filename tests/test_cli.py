@@ -97,7 +97,10 @@ def test_a_job_that_fails_is_in_the_table_and_the_others_run(cli: Cli, tmp_path:
 def test_mistakes_end_with_2_and_leave_nothing(cli: Cli, tmp_path: Path) -> None:
     done = cli("train", "loss=focl", "optimizer.lr=nan")
     assert done.code == 2
-    assert done.err.splitlines() == ["loss=focl: no such option; did you mean focal?", "optimizer.lr=nan: must be a finite number"]
+    assert done.err.splitlines() == [
+        "loss=focl: no such option; did you mean focal or smp_focal?",
+        "optimizer.lr=nan: must be a finite number",
+    ]
     assert list(tmp_path.iterdir()) == []
 
 

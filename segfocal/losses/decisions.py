@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from segfocal.config.loss import FocalConfig
+from segfocal.losses import kernels
 from segfocal.losses.functional import sigmoid_focal, softmax_focal
-from segfocal.losses.fused import Sums, sigmoid_sums, softmax_sums
+from segfocal.losses.fused import Sums, sums
 from segfocal.losses.kernels import Focus
 from segfocal.losses.targets import Labels
 from segfocal.losses.weights import ClassWeights, per_channel
@@ -37,8 +38,8 @@ class Decision(nn.Module, ABC):
         """Weighted values by the plain formulas, one channel for each decision."""
 
     @abstractmethod
-    def sums(self, logits_NCHW: Tensor, labels: Labels) -> Sums:
-        """Their sums over each image."""
+    def sums(self, logits_NCHW: Tensor, labels: Labels, expected_N: Tensor) -> Sums:
+        """Their sums over each image; `expected_N` is what their gradient will probably be multiplied with."""
 
     @abstractmethod
     def weight(self, logits_NCHW: Tensor, labels: Labels) -> Tensor | None:
@@ -80,12 +81,13 @@ class SoftmaxDecision(Decision):
     def terms(self, logits_NCHW: Tensor, labels: Labels) -> Tensor:
         return softmax_focal(logits_NCHW, labels.target_NKHW, labels.valid_NKHW, self._alpha(logits_NCHW), **self._options(logits_NCHW))
 
-    def sums(self, logits_NCHW: Tensor, labels: Labels) -> Sums:
+    def sums(self, logits_NCHW: Tensor, labels: Labels, expected_N: Tensor) -> Sums:
         def plain(logits: Tensor) -> Tensor:
             return self.terms(logits, labels).flatten(1).sum(1)
 
-        weight, gamma = self._alpha(logits_NCHW), self._gamma(logits_NCHW)
-        return softmax_sums(self._focus(labels), self.config.backend, plain, logits_NCHW, labels, weight, gamma)
+        per_class = self._alpha(logits_NCHW), self._gamma(logits_NCHW)
+        call = kernels.softmax, self._focus(labels), self.config.backend, plain
+        return sums(*call, logits_NCHW, labels, *per_class, expected_N=expected_N)
 
     def weight(self, logits_NCHW: Tensor, labels: Labels) -> Tensor | None:
         alpha_C = self.alpha(logits_NCHW)
@@ -105,13 +107,13 @@ class SigmoidDecision(Decision):
         yes, valid = self._yes(logits_NCHW, labels), labels.valid_NKHW.expand_as(logits_NCHW)
         return sigmoid_focal(logits_NCHW, yes, valid, *self._sides(logits_NCHW, labels), **self._options(logits_NCHW))
 
-    def sums(self, logits_NCHW: Tensor, labels: Labels) -> Sums:
+    def sums(self, logits_NCHW: Tensor, labels: Labels, expected_N: Tensor) -> Sums:
         def plain(logits: Tensor) -> Tensor:
             return self.terms(logits, labels).flatten(1).sum(1)
 
-        positive, negative = self._sides(logits_NCHW, labels)
-        gamma, focus = self._gamma(logits_NCHW), self._focus(labels)
-        return sigmoid_sums(focus, self.config.backend, plain, logits_NCHW, labels, positive, negative, gamma)
+        per_class = *self._sides(logits_NCHW, labels), self._gamma(logits_NCHW)
+        call = kernels.sigmoid, self._focus(labels), self.config.backend, plain
+        return sums(*call, logits_NCHW, labels, *per_class, expected_N=expected_N)
 
     def weight(self, logits_NCHW: Tensor, labels: Labels) -> Tensor | None:
         positive, negative = self._sides(logits_NCHW, labels)

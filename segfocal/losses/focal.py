@@ -10,7 +10,7 @@ from segfocal.config.loss import Backend, Denominator, FocalConfig, Form, Normal
 from segfocal.config.task import Mode, TaskConfig
 from segfocal.losses.decisions import Decision, SigmoidDecision, SoftmaxDecision
 from segfocal.losses.functional import from_probabilities, image_scale
-from segfocal.losses.reduction import count, reduce
+from segfocal.losses.reduction import count, image_weights, processes, weighted
 from segfocal.losses.targets import Labels, align, check_mode
 from segfocal.losses.weights import numbers
 from segfocal.registry import LOSSES
@@ -128,14 +128,15 @@ class FocalLoss(nn.Module):
         if config.reduction == "none":
             terms = decision.terms(logits_NCHW, labels.check())
             return self._as_target(terms, target)
+        weight_N = image_weights(self._counts(logits_NCHW, counted), config.reduction, logits_NCHW)
         if config.normalized == "smp" or labels.distribution:
             sum_N = decision.terms(logits_NCHW, labels.check()).flatten(1).sum(1)
         else:
-            sum_N = self._sums(logits_NCHW, labels)
-        return reduce(sum_N, self._counts(logits_NCHW, counted), config.reduction)
+            sum_N = self._sums(logits_NCHW, labels, weight_N * processes())
+        return weighted(sum_N, weight_N)
 
-    def _sums(self, logits_NCHW: Tensor, labels: Labels) -> Tensor:
-        sums = self.decision.sums(logits_NCHW, labels)
+    def _sums(self, logits_NCHW: Tensor, labels: Labels, expected_N: Tensor) -> Tensor:
+        sums = self.decision.sums(logits_NCHW, labels, expected_N)
         labels.check_counted(sums.wrong_N)
         if sums.factor_N is None:
             return sums.value_N

@@ -1,8 +1,10 @@
 """The focal family as one operation: sums over each image, with the gradient written out.
 
-The gradient is not kept from the forward pass but computed in the backward pass, from the logits: that needs the logits, which the model
-holds anyway, and no memory but the gradient itself; it is right under any upstream gradient, as often as it is asked for. A softmax
-keeps three numbers for each pixel. Without a gradient, only the value is computed; a gradient of the gradient takes the plain formula.
+On the CPU the gradient is computed with the value, which shares most of the work, for the upstream gradient that is to be expected; in
+the backward pass it is handed over if that is what came, and multiplied if not. Where it has been handed over already (a retained
+graph), where looking would make a device wait, and in half precisions, which lose digits to two factors, it is computed in the backward
+pass from the logits. Either way there is no memory but the gradient itself. Without a gradient, only the value is computed; a gradient
+of the gradient takes the plain formula.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from torch import Tensor
 
 from segfocal.config.loss import Backend
 from segfocal.losses import backend
-from segfocal.losses.kernels import Focus, sigmoid_gradient, sigmoid_value, softmax_gradient, softmax_value
+from segfocal.losses.kernels import Focus, softmax
 from segfocal.losses.targets import Labels
 
 Plain = Callable[[Tensor], Tensor]
@@ -29,84 +31,82 @@ class Sums(NamedTuple):
     wrong_N: Tensor
 
 
-def sigmoid_sums(
+def sums(
+    kernel: backend.Kernel,
     focus: Focus,
     which: Backend,
     plain: Plain,
     logits_NCHW: Tensor,
     labels: Labels,
-    positive: Tensor | None,
-    negative: Tensor | None,
-    gamma: Tensor | None,
+    *per_class: Tensor | None,
+    expected_N: Tensor,
 ) -> Sums:
-    """Sums of sigmoid focal losses.
+    """Sums of focal losses over each image.
 
     Args:
+        kernel: `kernels.sigmoid` or `kernels.softmax`.
         focus: what is constant; its axis does not matter.
         which: the backend.
         plain: logits -> sums of values (N,) by plain formulas, for a gradient of the gradient.
         logits_NCHW, labels: the batch.
-        positive, negative: weights that broadcast to the logits; or None.
-        gamma: for each class, (C, 1, 1); or None.
+        per_class: weights and gamma as the kernel takes them; they broadcast to the logits.
+        expected_N: what the gradient of the values will probably be multiplied with.
     """
-    value, wrong, *factors = _SigmoidSums.apply(logits_NCHW, (focus, which, plain, labels.raw_NKHW, positive, negative, gamma))
+    ahead = (
+        torch.is_grad_enabled()
+        and logits_NCHW.requires_grad
+        and logits_NCHW.device.type == "cpu"
+        and logits_NCHW.dtype in (torch.float32, torch.float64)
+        and not torch.compiler.is_compiling()
+    )
+    value, wrong, *factors = _Sums.apply(
+        logits_NCHW, (kernel, focus, which, plain, labels.raw_NKHW, *per_class), expected_N if ahead else None
+    )
     return Sums(value, factors[0] if factors else None, wrong)
 
 
-def softmax_sums(
-    focus: Focus, which: Backend, plain: Plain, logits_NCHW: Tensor, labels: Labels, weight: Tensor | None, gamma: Tensor | None
-) -> Sums:
-    """Sums of softmax focal losses; see `sigmoid_sums`. Weight and gamma, for each class: (C, 1, 1); or None."""
-    value, wrong, *factors = _SoftmaxSums.apply(logits_NCHW, (focus, which, plain, labels.raw_NKHW, weight, gamma))
-    return Sums(value, factors[0] if factors else None, wrong)
-
-
-class _SigmoidSums(torch.autograd.Function):
+class _Sums(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, settings: tuple[Any, ...]) -> tuple[Tensor, ...]:
-        focus, which, ctx.plain, *others = settings
+    def forward(ctx: Any, logits: Tensor, settings: tuple[Any, ...], upstream_N: Tensor | None) -> tuple[Tensor, ...]:
+        kernel, focus, which, ctx.plain, *others = settings
         ctx.save_for_backward(logits, *others)
-        layout = _Layout(logits)
-        ctx.call = focus._replace(axis=layout.axis), which
-        sums = backend.run(sigmoid_value, ctx.call[0], which, *layout.all(logits, *others))
-        return _outputs(ctx, sums)
+        ctx.call = kernel, focus, which
+        ctx.gradient, ctx.expected_N = None, upstream_N
+        if upstream_N is None:
+            sums = _run(ctx.call, logits, others, None)
+        else:
+            ctx.gradient, *sums = _run(ctx.call, logits, others, upstream_N)
+        value, *others_N = (each.flatten(1).sum(1) for each in sums)
+        ctx.mark_non_differentiable(*others_N)
+        return value, *others_N
 
     @staticmethod
-    def backward(ctx: Any, upstream_N: Tensor, *_: Tensor | None) -> tuple[Tensor | None, None]:
+    def backward(ctx: Any, upstream_N: Tensor, *_: Tensor | None) -> tuple[Tensor | None, None, None]:
         logits, *others = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return _differentiable(ctx.plain, logits, upstream_N), None
-        layout = _Layout(logits)
-        (gradient,) = backend.run(sigmoid_gradient, *ctx.call, *layout.all(logits, *others), upstream_N.reshape(-1, 1, 1, 1))
-        return layout.back(gradient), None
+            return _differentiable(ctx.plain, logits, upstream_N), None, None
+        gradient, ctx.gradient = ctx.gradient, None
+        expected_N = upstream_N if ctx.expected_N is None else ctx.expected_N
+        if gradient is None:
+            gradient, *_sums = _run(ctx.call, logits, others, expected_N)
+        if ctx.expected_N is not None and not torch.equal(upstream_N, expected_N):
+            gradient.mul_((upstream_N / expected_N).reshape(-1, *[1] * (logits.dim() - 1)))
+        return gradient, None, None
 
 
-class _SoftmaxSums(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, settings: tuple[Any, ...]) -> tuple[Tensor, ...]:
-        focus, which, ctx.plain, label, weight, gamma = settings
-        layout = _Layout(logits)
-        ctx.call = focus._replace(axis=layout.axis), which
-        outputs = backend.run(softmax_value, ctx.call[0], which, *layout.all(logits, label, weight, gamma))
-        value, wrong, peak, level, slope, *factors = outputs
-        ctx.save_for_backward(logits, label, peak, level, slope)
-        return _outputs(ctx, (value, wrong, *factors))
-
-    @staticmethod
-    def backward(ctx: Any, upstream_N: Tensor, *_: Tensor | None) -> tuple[Tensor | None, None]:
-        logits, label, *kept = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            return _differentiable(ctx.plain, logits, upstream_N), None
-        layout = _Layout(logits)
-        (gradient,) = backend.run(softmax_gradient, *ctx.call, *layout.all(logits, label), *kept, upstream_N.reshape(-1, 1, 1, 1))
-        return layout.back(gradient), None
-
-
-def _outputs(ctx: Any, sums: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Sums over each image, of which the first has a gradient."""
-    value, *others = (each.flatten(1).sum(1) for each in sums)
-    ctx.mark_non_differentiable(*others)
-    return value, *others
+def _run(call: tuple[Any, ...], logits: Tensor, others: list[Tensor | None], upstream_N: Tensor | None) -> list[Tensor]:
+    """A kernel's results, the gradient in the layout of the logits."""
+    kernel, focus, which = call
+    layout = _Layout(logits)
+    focus = focus._replace(axis=layout.axis)
+    tensors = layout.all(logits, *others)
+    if upstream_N is None:
+        return list(backend.run(kernel, focus, which, *tensors, None))
+    images, rows = logits.shape[0], layout.rows
+    channels = 1 if kernel is softmax or layout.axis == 3 else logits.shape[1]
+    upstream = upstream_N.reshape(-1, 1, 1, 1).expand(images, channels, rows, 1).contiguous()
+    gradient, *sums = backend.run(kernel, focus, which, *tensors, upstream if layout.axis == 1 else upstream.transpose(1, 2))
+    return [layout.back(gradient), *sums]
 
 
 def _differentiable(plain: Plain, logits: Tensor, upstream_N: Tensor) -> Tensor:
@@ -121,6 +121,7 @@ class _Layout:
 
     def __init__(self, logits: Tensor) -> None:
         self.shape = logits.shape
+        self.rows = logits.shape[2:-1].numel()
         last = logits.movedim(1, -1)
         self.axis = 3 if logits.shape[1] > 1 and not logits.is_contiguous() and last.is_contiguous() else 1
 

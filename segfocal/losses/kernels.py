@@ -8,10 +8,17 @@ f = q^g (or what the reduced form makes of it) and strength s (g, or 0 where the
 
 A kernel is a function of tensors alone, all of four axes: images, classes, rows, columns, or with the classes last. It runs as it
 is on a chunk that fits the cache, or compiled on the whole. It has no boolean indexing, no gather, and nothing that waits for a device.
+It returns sums over each row: of the values, of labels out of range (more than 0 where there is one), and, if normalised, of the
+factors; before them, if it is asked for, the gradient of the values times `upstream`, in the precision of the logits. Inductor computes
+gradient and sums in one loop if the gradient comes first and has the axes of the sums: so `upstream` has a number for each of these.
+
+A kernel has one stage or two. A stage is what is compiled in one piece: Inductor would compute again for every class what a second
+stage is given for each pixel.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -19,6 +26,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LOG2_E = 1.4426950408889634
+ATANH = (1.0, 0.33333158, 0.20012427, 0.13980709, 0.14087329)
+
+Stage = Callable[..., tuple[Tensor, ...]]
+Runner = Callable[..., tuple[Tensor, ...]]  # called with a stage and its arguments
 
 
 class Focus(NamedTuple):
@@ -61,64 +72,59 @@ class _Side(NamedTuple):
 # --- sigmoid ---
 
 
-def sigmoid_value(
-    focus: Focus, logits: Tensor, label: Tensor, positive: Tensor | None, negative: Tensor | None, gamma: Tensor | None
-) -> tuple[Tensor, ...]:
-    """Sums over each row.
-
-    Args:
-        focus: constants.
-        logits, label: as the loss is given them; one channel of labels where they are ids.
-        positive, negative: weights of positives and negatives, of one value, one for each class, or one for each pixel; None: 1.
-        gamma: for each class; None: `focus.gamma`.
-
-    Returns:
-        (N, C, R, 1) or (N, R, 1, C), fp32 at least: values; labels out of range; and, if normalised, factors.
-    """
-    x, y, valid, wrong = _sigmoid_input(focus, logits, label)
-    columns = 2 if focus.axis == 3 else 3
-    values, factors = [], []
-    for side in _sides(focus, x, y, positive, negative):
-        factor, _ = _factor(focus, side.p, side.q, gamma)
-        values.append(_times(side.weight, factor * side.ce))
-        factors.append(_times(side.share, factor))
-    maps = [_where(valid, _total(values)), wrong.to(x.dtype)]
-    if focus.normalized:
-        maps.append(_where(valid, _total(factors)))
-    return tuple(map_.sum(columns, keepdim=True) for map_ in maps)
+def sigmoid(run: Runner, focus: Focus, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+    """Every class for itself; see `_sigmoid`."""
+    return run(_sigmoid, focus, *tensors)
 
 
-def sigmoid_gradient(
+def _sigmoid(
     focus: Focus,
     logits: Tensor,
     label: Tensor,
     positive: Tensor | None,
     negative: Tensor | None,
     gamma: Tensor | None,
-    upstream: Tensor,
+    upstream: Tensor | None,
 ) -> tuple[Tensor, ...]:
-    """The gradient of the values times `upstream`, of shape (N, 1, 1, 1); in the precision of the logits."""
-    x, y, valid, _ = _sigmoid_input(focus, logits, label)
-    gradients = []
-    for side in _sides(focus, x, y, positive, negative):
-        factor, strength = _factor(focus, side.p, side.q, gamma)
-        gradients.append(_times(side.weight, side.sign * factor * (side.q + strength * side.p * side.ce)))
-    return (_where(valid, _total(gradients) * upstream).to(logits.dtype),)
+    """Values and gradients of decisions on every class.
+
+    Args:
+        focus: constants.
+        logits, label: as the loss is given them; one channel of labels where they are ids.
+        positive, negative: weights of positives and negatives, of one value, one for each class, or one for each pixel; None: 1.
+        gamma: for each class; None: `focus.gamma`.
+        upstream: (N, C, R, 1) or (N, R, 1, 1), where the gradient is wanted.
+
+    Returns:
+        See the module; sums in the shape of `upstream`, fp32 at least.
+    """
+    x, y, valid, wrong = _sigmoid_input(focus, logits, label)
+    sides = [(side, *_factor(focus, side.p, side.q, gamma)) for side in _sides(focus, x, y, positive, negative)]
+    outputs = []
+    if upstream is not None:
+        slopes = [_times(side.weight, side.sign * factor * (side.q + strength * side.p * side.ce)) for side, factor, strength in sides]
+        outputs.append((_where(valid, _total(slopes)) * upstream).to(logits.dtype))
+    values = [_times(side.weight, factor * side.ce) for side, factor, _ in sides]
+    outputs += [_sum(focus, valid, _total(values)), _sum(focus, valid, wrong)]
+    if focus.normalized:
+        factors = [_times(side.share, factor) for side, factor, _ in sides]
+        outputs.append(_sum(focus, valid, _total(factors)))
+    return tuple(outputs)
 
 
 def _sigmoid_input(focus: Focus, logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
-    """Logits, 0 where ignored; 1 for positives; which labels count; which are out of range."""
+    """Logits, 0 where ignored; 1 for positives; which labels count; more than 0 for those out of range."""
     x, number, valid = _cleaned(focus, logits, label)
     if focus.one_vs_rest:
-        wrong = (number < 0) | (number >= x.shape[focus.axis])
-        y = (number == _ids(focus, x)).to(x.dtype)
-    elif focus.soft:
-        wrong = ~((number >= 0) & (number <= 1))  # NaN is neither
+        y = _with_own(focus, number, torch.zeros_like(x), torch.ones_like(number))
+        return x, y, valid, _no_id(focus, number, x)
+    if focus.soft:
+        wrong = (~((number >= 0) & (number <= 1))).to(x.dtype)  # NaN is neither
         y = _where(valid, number) * (1 - focus.smoothing) + focus.smoothing / 2
     else:
-        wrong = (number != 0) & (number != 1)
-        y = (number == 1).to(x.dtype)
-    return x, y, valid, wrong if valid is None else wrong & valid
+        wrong = number * (number - 1)  # of whole numbers
+        y = _where(valid, number)
+    return x, y, valid, wrong
 
 
 def _sides(focus: Focus, x: Tensor, y: Tensor, positive: Tensor | None, negative: Tensor | None) -> list[_Side]:
@@ -127,7 +133,7 @@ def _sides(focus: Focus, x: Tensor, y: Tensor, positive: Tensor | None, negative
             _Side(y, _times(positive, y), *_answer(-x), -1.0),
             _Side(1 - y, _times(negative, 1 - y), *_answer(x), 1.0),
         ]
-    sign = 1 - 2 * y
+    sign = torch.rsub(y, 1, alpha=2)  # 1 - 2y
     weight = None if positive is None or negative is None else torch.where(y > 0, positive, negative)
     return [_Side(None, weight, *_answer(x * sign), sign)]
 
@@ -138,14 +144,15 @@ def _answer(against: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q = torch.sigmoid(against)
         return 1 - q, q, F.softplus(against, threshold=40.0)  # p is a factor of sums with q: its absolute precision will do
     # Inductor writes results of exp and log1p that are used twice to memory, on the CPU; not so those of exp2 and of a polynomial,
-    # which is also the faster one. log1p(e) = 2 atanh(z), z = e / (2 + e) <= 1/3, its series to 2 z^17 / 17 < 2e-9. One division.
+    # which is also the faster one. log1p(e) = 2 atanh(z), z = e / (2 + e) <= 1/3; fitted to atanh(z) / z at Chebyshev's points of z^2
+    # in [0, 1/9], to 4e-9. One division.
     e = torch.exp2(against.abs() * -LOG2_E)
     inverse = 1 / ((1 + e) * (2 + e))
     large, z = (2 + e) * inverse, e * (1 + e) * inverse
     w = z * z
-    series = w * (1 / 15) + 1 / 13
-    for odd in (11, 9, 7, 5, 3, 1):
-        series = series * w + 1 / odd
+    series = w * ATANH[-1] + ATANH[-2]
+    for coefficient in ATANH[-3::-1]:
+        series = series * w + coefficient
     mistaken, small = against > 0, e * large
     return torch.where(mistaken, small, large), torch.where(mistaken, large, small), against.clamp_min(0) + 2 * z * series
 
@@ -153,64 +160,66 @@ def _answer(against: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 # --- softmax ---
 
 
-def softmax_value(focus: Focus, logits: Tensor, label: Tensor, weight: Tensor | None, gamma: Tensor | None) -> tuple[Tensor, ...]:
-    """Maps of one channel.
+def softmax(
+    run: Runner, focus: Focus, logits: Tensor, label: Tensor, weight: Tensor | None, gamma: Tensor | None, upstream: Tensor | None
+) -> tuple[Tensor, ...]:
+    """One class to a pixel.
 
     Args:
+        run: of stages.
         focus: constants.
-        logits, label: as the loss is given them.
+        logits, label: as the loss is given them; one channel of labels.
         weight: of each class; None: 1.
         gamma: for each class; None: `focus.gamma`.
+        upstream: (N, 1, R, 1) or (N, R, 1, 1), where the gradient is wanted.
 
     Returns:
-        (N, 1, R, W) or (N, R, W, 1), fp32 at least: values; labels out of range; the largest logit m, log sum_j exp(x_j - m) - log A
-        and q A, all that the gradient needs; and, if normalised, factors.
+        See the module; sums in the shape of `upstream`, fp32 at least.
     """
+    if upstream is None:
+        return run(_softmax_sums, focus, logits, label, weight, gamma, None)
+    peak, share, own, *sums = run(_softmax_sums, focus, logits, label, weight, gamma, upstream)
+    return (*run(_softmax_gradient, focus, logits, label, peak, share, own), *sums)
+
+
+def _softmax_sums(
+    focus: Focus, logits: Tensor, label: Tensor, weight: Tensor | None, gamma: Tensor | None, upstream: Tensor | None
+) -> tuple[Tensor, ...]:
+    """Sums; before them, where there is an upstream gradient, what `_softmax_gradient` needs of every pixel."""
     x, number, valid = _cleaned(focus, logits, label)
-    axis = focus.axis
-    true = number == _ids(focus, x)
-    peak = x.amax(axis, keepdim=True)
-    others = torch.where(true, 0.0, torch.exp(x - peak)).sum(axis, keepdim=True)
-    margin = torch.where(true, x, 0.0).sum(axis, keepdim=True) - peak
+    peak = x.amax(focus.axis, keepdim=True)
+    others = _with_own(focus, number, torch.exp(x - peak), torch.zeros_like(number)).sum(focus.axis, keepdim=True)
+    margin = _own(focus, number, x) - peak
     own = torch.exp(margin)
     total = others + own
     p, q = own / total, others / total
-    log_total = torch.log1p(others + (own - 1))  # own is 1 where the true class leads: the small others are not lost in the sum
-    ce = log_total - margin
+    # own is 1 where the true class leads: the small others are not lost in the sum
+    ce = torch.log1p(others + (own - 1)) - margin
 
-    factor, strength = _factor(focus, p, q, _of_label(focus, gamma, true))
-    own_weight = _of_label(focus, weight, true)
+    factor, strength = _factor(focus, p, q, None if gamma is None else _own(focus, number, gamma.expand_as(x)))
+    own_weight = None if weight is None else _own(focus, number, weight.expand_as(x))
+    sums = [_sum(focus, valid, _times(own_weight, factor * ce)), _sum(focus, valid, _no_id(focus, number, x))]
+    if focus.normalized:
+        sums.append(_sum(focus, valid, factor))
+    if upstream is None:
+        return tuple(sums)
     slope = _times(own_weight, factor * (1 + strength * p * ce / q.clamp_min(torch.finfo(x.dtype).tiny)))
-    wrong = (number < 0) | (number >= x.shape[axis])
-    counts = ~wrong if valid is None else valid & ~wrong
-    slope = torch.where(counts, slope, 0.0)
-    maps = [
-        torch.where(counts, _times(own_weight, factor * ce), 0.0),
-        _where(valid, wrong.to(x.dtype)),
-        peak,
-        log_total - torch.log(slope),
-        q * slope,
-    ]
-    return (*maps, torch.where(counts, factor, 0.0)) if focus.normalized else tuple(maps)
+    slope = _where(valid, slope) * upstream
+    return peak, slope / total, -q * slope, *sums
 
 
-def softmax_gradient(
-    focus: Focus, logits: Tensor, label: Tensor, peak: Tensor, level: Tensor, slope: Tensor, upstream: Tensor
-) -> tuple[Tensor, ...]:
-    """The gradient of the values times `upstream`, of shape (N, 1, 1, 1): exp(x_j - peak - level), and -slope for the true class."""
+def _softmax_gradient(focus: Focus, logits: Tensor, label: Tensor, peak: Tensor, share: Tensor, own: Tensor) -> tuple[Tensor, ...]:
+    """exp(x_j - peak) share; of the true class, `own`."""
     x, number, _ = _cleaned(focus, logits, label)
-    gradient = torch.where(number == _ids(focus, x), -slope, torch.exp(x - peak - level))
-    return ((gradient * upstream).to(logits.dtype),)
-
-
-def _of_label(focus: Focus, per_class: Tensor | None, true: Tensor) -> Tensor | None:
-    """What the true class of every pixel has; no gather, which would leave its range for labels out of theirs."""
-    if per_class is None:
-        return None
-    return torch.where(true, per_class, 0.0).sum(focus.axis, keepdim=True)
+    return (_with_own(focus, number, torch.exp(x - peak) * share, own).to(logits.dtype),)
 
 
 # --- both ---
+
+
+def sum_axes(focus: Focus) -> tuple[int, ...]:
+    """The axes that sums go over: columns, and classes where they come last."""
+    return (3,) if focus.axis == 1 else (2, 3)
 
 
 def _cleaned(focus: Focus, logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -223,9 +232,33 @@ def _cleaned(focus: Focus, logits: Tensor, label: Tensor) -> tuple[Tensor, Tenso
     return torch.where(valid, x, 0.0), number, valid
 
 
-def _ids(focus: Focus, x: Tensor) -> Tensor:
-    ids = torch.arange(x.shape[focus.axis], device=x.device, dtype=x.dtype)
-    return ids if focus.axis == 3 else ids.reshape(-1, 1, 1)
+def _own(focus: Focus, number: Tensor, values: Tensor) -> Tensor:
+    """What the class that is named has, of each pixel."""
+    if torch.compiler.is_compiling():
+        return torch.where(_true(focus, number, values), values, 0.0).sum(focus.axis, keepdim=True)
+    return values.gather(focus.axis, _id(focus, number, values))
+
+
+def _with_own(focus: Focus, number: Tensor, values: Tensor, own: Tensor) -> Tensor:
+    """`values`, but `own` for the class that is named; a new tensor's memory is used again."""
+    if torch.compiler.is_compiling():
+        return torch.where(_true(focus, number, values), own, values)
+    return values.scatter_(focus.axis, _id(focus, number, values), own)
+
+
+def _true(focus: Focus, number: Tensor, values: Tensor) -> Tensor:
+    """Compiled, comparing is free, and an index costs; otherwise it is the other way round."""
+    ids = torch.arange(values.shape[focus.axis], device=values.device, dtype=number.dtype)
+    return number == (ids if focus.axis == 3 else ids.reshape(-1, 1, 1))
+
+
+def _id(focus: Focus, number: Tensor, values: Tensor) -> Tensor:
+    return number.clamp(0, values.shape[focus.axis] - 1).long()
+
+
+def _no_id(focus: Focus, number: Tensor, values: Tensor) -> Tensor:
+    """1 for labels out of range."""
+    return ((number < 0) | (number >= values.shape[focus.axis])).to(values.dtype)
 
 
 def _factor(focus: Focus, p: Tensor, q: Tensor, gamma: Tensor | None) -> tuple[Tensor, Tensor | float]:
@@ -235,6 +268,10 @@ def _factor(focus: Focus, p: Tensor, q: Tensor, gamma: Tensor | None) -> tuple[T
         return q.pow(strength), strength
     hard = p < focus.threshold
     return torch.where(hard, 1.0, (q * (1 / focus.scale)).pow(strength)), torch.where(hard, 0.0, strength)
+
+
+def _sum(focus: Focus, valid: Tensor | None, values: Tensor) -> Tensor:
+    return _where(valid, values).sum(sum_axes(focus), keepdim=True)
 
 
 def _where(valid: Tensor | None, value: Tensor) -> Tensor:

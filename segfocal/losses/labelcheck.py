@@ -1,8 +1,8 @@
 """Labels out of range, found without making an accelerator wait.
 
 On the CPU the target is looked at, and the message names what it holds. On an accelerator reading a result waits for all the work in
-the queue. So the loss counts wrong labels on its way, the count is copied to the host behind the work, and a later call reads it once
-it has arrived. Until then wrong labels count as no class at all: no index leaves its range.
+the queue. So the loss looks for wrong labels on its way, what it finds is copied to the host behind the work, and a later call reads it
+once it has arrived. Until then the loss is of no use, but no index leaves its range.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def label_range_error(mode: str, raw: Tensor, num_ids: int, ignore_index: int | 
 
 
 def watch(wrong: Tensor, mode: str, num_ids: int, ignore_index: int | None) -> None:
-    """Report the wrong labels of earlier calls whose count has arrived, and send this call's on its way.
+    """Report the wrong labels of earlier calls that have arrived, and send this call's on their way.
 
     Args:
-        wrong: how many there are, a scalar on an accelerator.
+        wrong: a scalar on an accelerator, more than 0 if there are any.
         mode, num_ids, ignore_index: for the message.
 
     Raises:
@@ -46,13 +46,13 @@ def watch(wrong: Tensor, mode: str, num_ids: int, ignore_index: int | None) -> N
         count, _, message = _arriving.pop(0)
         if count.item():
             _arriving.clear()
-            raise ValueError(f"{int(count)} {message}")
+            raise ValueError(message)
     if len(_arriving) >= 64:  # so far behind, the next ones can do without
         return
     count = wrong.detach().to("cpu", non_blocking=True)  # into page-locked memory, behind the work
     event = torch.Event(wrong.device)
     event.record()
-    _arriving.append((count, event, _message("labels of an earlier batch are out of range", mode, num_ids, ignore_index)))
+    _arriving.append((count, event, _message("some labels of an earlier batch are out of range", mode, num_ids, ignore_index)))
 
 
 def _message(found: str, mode: str, num_ids: int, ignore_index: int | None, soft: bool = False) -> str:

@@ -30,11 +30,25 @@ def reduce(sum_N: Tensor, count_N: Tensor, reduction: Reduction) -> Tensor:
     Returns:
         A scalar, attached to the graph; the same on every process, see `over_processes`.
     """
+    return weighted(sum_N, image_weights(count_N, reduction, sum_N))
+
+
+def weighted(sum_N: Tensor, weight_N: Tensor) -> Tensor:
+    """`reduce` with the weights that `image_weights` has for it."""
+    return over_processes((sum_N * weight_N).sum())
+
+
+def image_weights(count_N: Tensor, reduction: Reduction, logits: Tensor) -> Tensor:
+    """What `reduce` multiplies the sum of each image with, (N,), fp32 at least, from logits or sums that tell type and gradient."""
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    if reduction == "sum":
+        return torch.ones_like(count_N, dtype=dtype)
     if reduction == "mean":
-        total, count = over_processes(torch.stack([sum_N.sum(), count_N.sum().to(sum_N.dtype)]))
-        return torch.div(total, _or_one(count.detach()))
-    values_N = sum_N / _or_one(count_N) if reduction == "batchwise_mean" else sum_N
-    return over_processes(values_N.sum())
+        total = count_N.sum()
+        if processes() > 1 and logits.requires_grad:
+            dist.all_reduce(total)
+        count_N = total.expand_as(count_N)
+    return torch.where(count_N > 0, count_N, 1).to(dtype).reciprocal()
 
 
 def over_processes(local: Tensor) -> Tensor:
@@ -108,13 +122,11 @@ def count(
 
 def _all(denominator: Denominator, labels: Labels, channels: int, per_channel: bool, class_weight_C: Tensor | None) -> Tensor:
     raw = labels.raw_NKHW
-    pixels = torch.full((len(raw),), raw[:1, :1].numel(), device=raw.device)
-    if denominator == "pixels":
-        return pixels
-    if not per_channel and denominator == "elements":
-        return pixels if labels.distribution else pixels * raw.shape[1]
-    return pixels * (channels if class_weight_C is None else class_weight_C.sum())
-
-
-def _or_one(count: Tensor) -> Tensor:
-    return torch.where(count > 0, count, 1)
+    values = raw.shape[2:].numel()
+    by_class = denominator == "logits" or (denominator == "elements" and per_channel)
+    if by_class and class_weight_C is None:
+        values *= channels
+    elif denominator == "elements" and not by_class and not labels.distribution:
+        values *= raw.shape[1]
+    count_N = torch.full((len(raw),), values, device=raw.device)
+    return count_N if class_weight_C is None or not by_class else count_N * class_weight_C.sum()
