@@ -63,7 +63,7 @@ def chunk_size(logits: Tensor) -> int:
     Elsewhere than on the CPU few launches count: there every intermediate result has 64 MiB. On the CPU they stay in the cache, with work
     for two cores in every operation; and as there are ten of them, they are small beside the logits.
     """
-    return min(2**18, max(2**16, logits.numel() // 32)) if logits.device.type == "cpu" else 2**24
+    return min(2**18, max(3 * 2**14, logits.numel() // 40)) if logits.device.type == "cpu" else 2**24
 
 
 def _direct(stage: Stage, focus: Focus, *tensors: Tensor | None) -> tuple[Tensor, ...]:

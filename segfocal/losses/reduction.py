@@ -107,17 +107,27 @@ def count(
         classes = torch.tensor(float(channels), device=valid.device) if class_weight_C is None else class_weight_C.sum()
         return (classes / max(1, images * processes())).expand(images)
     if denominator == "pixels":
-        return valid.any(1, keepdim=True).flatten(1).sum(1)
+        return _how_many(valid.any(1, keepdim=True))[:, 0]
     if denominator == "positives":
+        if not labels.soft:
+            return _how_many(valid & (labels.raw_NKHW != 0)).sum(1)
         positive = 1 - labels.target_NKHW[:, :1] if labels.distribution else labels.target_NKHW
-        return torch.where(valid, positive if labels.soft else positive > 0, 0).flatten(1).sum(1)
+        return torch.where(valid, positive, 0).flatten(1).sum(1)
     if denominator == "weights" and weight_NCHW is not None:
         weight = torch.where(valid, weight_NCHW, 0.0)
         return weight.expand(-1, channels if per_channel else 1, *weight.shape[2:]).flatten(1).sum(1)
-    count_NK = valid.unsqueeze(-1).flatten(2).sum(2)
+    count_NK = _how_many(valid)
     if per_channel or denominator == "logits":
         count_NK = count_NK.expand(-1, channels)
     return (count_NK if class_weight_C is None else count_NK * class_weight_C).sum(1)
+
+
+def _how_many(mask_NKHW: Tensor) -> Tensor:
+    """How many are true, (N, K)."""
+    if mask_NKHW.device.type != "cpu" or not mask_NKHW.numel():
+        return mask_NKHW.unsqueeze(-1).flatten(2).sum(2)
+    each = [channel.count_nonzero() for channel in mask_NKHW.flatten(0, 1)]  # a sum would first write each as eight bytes
+    return torch.stack(each).reshape(mask_NKHW.shape[:2])
 
 
 def _all(denominator: Denominator, labels: Labels, channels: int, per_channel: bool, class_weight_C: Tensor | None) -> Tensor:
