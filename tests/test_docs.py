@@ -8,7 +8,8 @@ from typing import get_args
 import pytest
 
 from segfocal.config.balance import FromData
-from segfocal.config.loss import Denominator, FocalConfig
+from segfocal.config.loss import Denominator
+from segfocal.config.loss_focal import FocalConfig
 from segfocal.config.parse import CONF
 from tests.conftest import ROOT
 

@@ -57,6 +57,8 @@ def _messages(item: ErrorDetails, place: tuple[Any, ...], plain: Any) -> list[tu
     if kind == "missing":
         return [(key, "is missing")]
     head = f"{key}={_shown(item['input'])}"
+    if kind == "not_allowed":
+        return [(head, f"allowed is {context['allowed']}")]
     if kind == "literal_error":
         allowed = re.findall(r"'([^']*)'", context["expected"])
         return [(head, "must be one of " + ", ".join(allowed) + (did_you_mean(str(item["input"]), allowed, most=0)))]

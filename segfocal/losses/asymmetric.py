@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from segfocal.config.loss_relatives import AsymmetricConfig
+from segfocal.config.loss_entropy import AsymmetricConfig
 from segfocal.config.task import Mode, TaskConfig
 from segfocal.losses.functional import clean, focal_terms
 from segfocal.losses.reduction import count, reduce

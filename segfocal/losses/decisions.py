@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from segfocal.config.loss import FocalConfig
+from segfocal.config.loss_focal import FocalConfig
 from segfocal.losses import kernels
 from segfocal.losses.functional import sigmoid_focal, softmax_focal
 from segfocal.losses.fused import Sums, sums

@@ -6,7 +6,8 @@ from dataclasses import fields
 
 from torch import Tensor, nn
 
-from segfocal.config.loss import Backend, Denominator, FocalConfig, Form, Normalized, ReducedForm, Reduction
+from segfocal.config.loss import Backend, Denominator, Form, ReducedForm, Reduction
+from segfocal.config.loss_focal import FocalConfig, Normalized
 from segfocal.config.task import Mode, TaskConfig
 from segfocal.losses.decisions import Decision, SigmoidDecision, SoftmaxDecision
 from segfocal.losses.functional import from_probabilities, image_scale

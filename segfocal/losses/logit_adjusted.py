@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segfocal.config.loss_relatives import LogitAdjustedConfig
+from segfocal.config.loss_entropy import LogitAdjustedConfig
 from segfocal.config.task import Mode, TaskConfig
 from segfocal.losses.functional import clean
 from segfocal.losses.reduction import count, reduce

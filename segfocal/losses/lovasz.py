@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from segfocal.config.loss_relatives import LovaszConfig
+from segfocal.config.loss_overlap import LovaszConfig
 from segfocal.config.task import Mode, TaskConfig
 from segfocal.losses.functional import clean
 from segfocal.losses.reduction import reduce

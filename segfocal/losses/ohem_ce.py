@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segfocal.config.loss_relatives import OhemConfig
+from segfocal.config.loss_entropy import OhemConfig
 from segfocal.config.task import Mode, TaskConfig
 from segfocal.losses.functional import clean
 from segfocal.losses.reduction import reduce

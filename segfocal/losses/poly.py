@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from segfocal.config.loss_relatives import Poly1FocalConfig
+from segfocal.config.loss_entropy import Poly1FocalConfig
 from segfocal.config.task import Mode, TaskConfig
 from segfocal.losses.functional import clean, focal_terms, sigmoid_focal, softmax_focal
 from segfocal.losses.reduction import count, reduce

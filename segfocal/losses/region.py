@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from segfocal.config.loss_relatives import FocalTverskyConfig, JaccardConfig, TverskyConfig
+from segfocal.config.loss_overlap import FocalTverskyConfig, JaccardConfig, RegionConfig, TverskyConfig
 from segfocal.config.task import Mode, TaskConfig
 from segfocal.losses.functional import clean
 from segfocal.losses.reduction import over_processes
@@ -64,17 +64,28 @@ def steep_power(u: Tensor, gamma: float) -> Tensor:
     return torch.where(u > STEEPEST, u.clamp_min(STEEPEST) ** gamma, u * STEEPEST ** (gamma - 1))
 
 
-class _RegionLoss(nn.Module):
-    """What the three losses share; `gamma` is the exponent of a class's loss."""
+class RegionLoss(nn.Module):
+    """What the losses of overlap share, the mean over classes of
+
+        (1 - TI)^gamma        TI = (tp + s) / (tp + alpha fp + beta fn + s)
+
+    Args:
+        mode: `binary`, `multiclass` or `multilabel`.
+        config: what the loss was given.
+        alpha, beta, gamma: see above.
+        ignore_index: the label of what does not count.
+        smooth: s; None: what the configuration has.
+    """
 
     def __init__(
         self,
         mode: Mode,
-        config: JaccardConfig | TverskyConfig | FocalTverskyConfig,
+        config: RegionConfig,
         alpha: float,
         beta: float,
         gamma: float,
         ignore_index: int | None,
+        smooth: float | None = None,
     ) -> None:
         super().__init__()
         check_mode(mode)
@@ -83,6 +94,7 @@ class _RegionLoss(nn.Module):
         self.mode = mode
         self.config = config
         self.alpha, self.beta, self.gamma = alpha, beta, gamma
+        self.smooth = config.smooth if smooth is None else smooth
         self.ignore_index = ignore_index
         self.class_weights = ClassWeights(config.class_weights)
 
@@ -91,7 +103,7 @@ class _RegionLoss(nn.Module):
         labels = align(self.mode, logits_NCHW, target, self.ignore_index).check()
         logits = clean(logits_NCHW, labels.valid_NKHW)
         weight_C = self.class_weights(logits)
-        loss_C = steep_power(soft_counts(logits, labels).miss(self.alpha, self.beta, self.config.smooth), self.gamma)
+        loss_C = steep_power(soft_counts(logits, labels).miss(self.alpha, self.beta, self.smooth), self.gamma)
         first = 0 if self.config.include_background else 1
         if weight_C is None:
             return loss_C[first:].mean()
@@ -105,7 +117,7 @@ class _RegionLoss(nn.Module):
         return ", ".join([f"mode={self.mode!r}", *own, *shared])
 
 
-class JaccardLoss(_RegionLoss):
+class JaccardLoss(RegionLoss):
     """Soft Jaccard loss (IoU), the mean over classes of
 
         1 - (tp + s) / (tp + fp + fn + s)        soft counts over all pixels of the batch that are not ignored
@@ -147,7 +159,7 @@ class JaccardLoss(_RegionLoss):
         super().__init__(mode, config, 1.0, 1.0, 1.0, ignore_index)
 
 
-class TverskyLoss(_RegionLoss):
+class TverskyLoss(RegionLoss):
     """Soft Tversky loss, overlap with a price for each kind of mistake, the mean over classes of
 
         1 - (tp + s) / (tp + alpha fp + beta fn + s)        soft counts over all pixels of the batch that are not ignored
@@ -187,7 +199,7 @@ class TverskyLoss(_RegionLoss):
         super().__init__(mode, config, config.alpha, config.beta, 1.0, ignore_index)
 
 
-class FocalTverskyLoss(_RegionLoss):
+class FocalTverskyLoss(RegionLoss):
     """Focal Tversky loss, the mean over classes of
 
         (1 - TI)^gamma        TI = (tp + s) / (tp + alpha fp + beta fn + s)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from segfocal.config.loss_relatives import UnifiedFocalConfig, Variant
+from segfocal.config.loss_overlap import UnifiedFocalConfig, Variant
 from segfocal.config.task import Mode, TaskConfig
 from segfocal.losses.functional import clean, focal_terms, sigmoid_focal, softmax_focal
 from segfocal.losses.reduction import count, reduce

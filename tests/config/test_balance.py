@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from segfocal.config.balance import ClassCounts
-from segfocal.config.loss import CrossEntropyConfig, FocalConfig
+from segfocal.config.loss_entropy import CrossEntropyConfig
+from segfocal.config.loss_focal import FocalConfig
 from segfocal.config.loss_sum import SumConfig
 from segfocal.config.task import TaskConfig
 

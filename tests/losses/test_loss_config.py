@@ -10,7 +10,10 @@ import pytest
 import torch
 import yaml
 
-from segfocal.config.loss import CrossEntropyConfig, DiceConfig, FocalConfig, LossConfig, check_loss
+from segfocal.config.loss import LossConfig, check_loss
+from segfocal.config.loss_entropy import CrossEntropyConfig
+from segfocal.config.loss_focal import FocalConfig
+from segfocal.config.loss_overlap import DiceConfig
 from segfocal.config.task import TaskConfig
 from segfocal.losses import CrossEntropyLoss, DiceLoss, FocalLoss, build_loss
 from segfocal.registry import LOSSES
@@ -163,7 +166,7 @@ def test_every_option_of_the_others_reaches_the_loss():
     assert repr(loss) == repr(CrossEntropyLoss("multiclass", [1.0, 2.0, 3.0], 0.1, 255))
     assert loss.class_weights.weights == [1.0, 2.0, 3.0]
     loss = build_loss(DiceConfig(smooth=2.0, include_background=False), MULTICLASS)
-    assert repr(loss) == repr(DiceLoss("multiclass", 2.0, False, 255))
+    assert repr(loss) == repr(DiceLoss("multiclass", 2.0, None, False, 255))
 
 
 def test_build_from_a_plain_mapping():

@@ -18,7 +18,7 @@ import yaml
 from segmentation_models_pytorch.losses import FocalLoss as SMPFocalLoss
 from torchvision.ops import sigmoid_focal_loss
 
-from segfocal.config.loss import FocalConfig
+from segfocal.config.loss_focal import FocalConfig
 from segfocal.config.parse import CONF, mistakes
 from segfocal.config.run import TrainConfig
 from segfocal.config.task import TaskConfig

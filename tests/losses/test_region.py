@@ -7,7 +7,7 @@ import torch
 from segmentation_models_pytorch.losses import JaccardLoss as SMPJaccardLoss
 from segmentation_models_pytorch.losses import TverskyLoss as SMPTverskyLoss
 
-from segfocal.config.loss_relatives import FocalTverskyConfig, JaccardConfig, TverskyConfig
+from segfocal.config.loss_overlap import FocalTverskyConfig, JaccardConfig, TverskyConfig
 from segfocal.config.task import TaskConfig
 from segfocal.losses import DiceLoss
 from segfocal.losses.region import FocalTverskyLoss, JaccardLoss, TverskyLoss, steep_power

@@ -12,14 +12,8 @@ import torch
 import yaml
 
 from segfocal.config.balance import ClassCounts
-from segfocal.config.loss_relatives import (
-    AsymmetricConfig,
-    LogitAdjustedConfig,
-    OhemConfig,
-    Poly1FocalConfig,
-    RecallCrossEntropyConfig,
-    UnifiedFocalConfig,
-)
+from segfocal.config.loss_entropy import AsymmetricConfig, LogitAdjustedConfig, OhemConfig, Poly1FocalConfig, RecallCrossEntropyConfig
+from segfocal.config.loss_overlap import UnifiedFocalConfig
 from segfocal.config.task import TaskConfig
 from segfocal.losses import CrossEntropyLoss, FocalLoss, build_loss
 from segfocal.losses.asymmetric import AsymmetricLoss
@@ -449,4 +443,4 @@ def test_which_want_the_prior():
 
 
 def test_their_options_are_read_without_torch():
-    subprocess.run([sys.executable, "-c", "import sys, segfocal.config.loss_relatives; assert 'torch' not in sys.modules"], check=True)
+    subprocess.run([sys.executable, "-c", "import sys, segfocal.config.schema; assert 'torch' not in sys.modules"], check=True)

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from segfocal.config.loss import DiceConfig, FocalConfig, check_loss
+from segfocal.config.loss import check_loss
+from segfocal.config.loss_focal import FocalConfig
+from segfocal.config.loss_overlap import DiceConfig
 from segfocal.config.loss_sum import SumConfig
 from segfocal.config.task import TaskConfig
 from segfocal.engine import fit
