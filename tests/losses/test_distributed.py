@@ -26,6 +26,13 @@ LOSSES = [
     ("multiclass", {"name": "ce", "class_weights": [0.2, 1.0, 2.0]}),
     ("multilabel", {"name": "ce"}),
     ("binary", {"name": "dice"}),
+    ("multiclass", {"name": "jaccard", "class_weights": [0.2, 1.0, 2.0]}),
+    ("multilabel", {"name": "focal_tversky"}),
+    ("multilabel", {"name": "asymmetric"}),
+    ("multiclass", {"name": "unified_focal"}),
+    ("multiclass", {"name": "recall_ce"}),
+    ("binary", {"name": "logit_adjusted_ce", "prior": [0.1]}),
+    ("binary", {"name": "sum", "terms": {"focal": {"name": "focal"}, "dice": {"name": "dice"}}, "weights": {"dice": 0.5}}),
 ]
 CUT = 1  # the first rank has one image of three
 
