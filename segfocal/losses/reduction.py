@@ -48,7 +48,8 @@ def image_weights(count_N: Tensor, reduction: Reduction, logits: Tensor) -> Tens
         if processes() > 1 and logits.requires_grad:
             dist.all_reduce(total)
         count_N = total.expand_as(count_N)
-    return torch.where(count_N > 0, count_N, 1).to(dtype).reciprocal()
+    whole = not count_N.is_floating_point()
+    return (count_N.clamp_min(1) if whole else torch.where(count_N > 0, count_N, 1)).to(dtype).reciprocal()
 
 
 def over_processes(local: Tensor) -> Tensor:
