@@ -25,6 +25,7 @@ class DataConfig:
         crop: height and width of training crops in pixels; null trains on whole images.
         limit: use only so many samples of each split; null uses all.
         overfit: validate and test on the training samples, to see whether a model can learn at all.
+        check: `fast` reads the samples that have changed since they were last read, before anything else; `full` reads all.
     """
 
     name: str
@@ -33,6 +34,7 @@ class DataConfig:
     crop: Annotated[list[Count], Field(min_length=2, max_length=2)] | None = None
     limit: Count | None = None
     overfit: Flag = False
+    check: Literal["fast", "full"] = "fast"
 
     def problems(self, task: TaskConfig) -> list[str]:
         """What does not go with the task, a line each."""

@@ -44,9 +44,10 @@ class SegmentationData(LightningDataModule):
         self.std: list[float] = [1.0] * channels
 
     def check(self, split: str | None = None) -> dict[str, SplitStats]:
-        """Read a split, or all of them, once; raises UserError with every fault."""
+        """Measure a split, or all of them; raises UserError with every fault."""
         where = f"data.root={root}" if (root := getattr(self.config, "root", None)) else f"data={self.config.name}"
-        return scan(self.sources if split is None else {split: self.dataset(split).source}, self.task, where)
+        sources = self.sources if split is None else {split: self.dataset(split).source}
+        return scan(sources, self.task, where, again=self.config.check == "full")
 
     def normalise(self, mean: list[float], std: list[float]) -> None:
         """Say what is subtracted from and divides each channel; before any loader is asked for."""

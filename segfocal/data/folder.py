@@ -9,7 +9,17 @@ import numpy as np
 
 from segfocal.config.data import DATA, FolderConfig
 from segfocal.config.task import TaskConfig
-from segfocal.data.formats import IMAGE_SUFFIXES, LOSSY, MASK_SUFFIXES, Array, BadFileError, image_size, read_image, read_mask
+from segfocal.data.formats import (
+    IMAGE_SUFFIXES,
+    LOSSY,
+    MASK_SUFFIXES,
+    Array,
+    BadFileError,
+    file_identity,
+    image_size,
+    read_image,
+    read_mask,
+)
 from segfocal.data.labels import LabelMap
 from segfocal.data.source import Source
 from segfocal.errors import UserError
@@ -36,12 +46,17 @@ class FolderSource:
         self.names = [pair.stem for pair in pairs]
         self.stacked = task.name == "multilabel"
         self.labels = LabelMap(task, config.label_map)
+        self.settings = f"folder {channels} {config.label_map} {config.exif} {config.max_megapixels} {task.classes}"
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def size(self, index: int) -> tuple[int, int]:
         return image_size(self.pairs[index].image, self.config.exif)
+
+    def identity(self, index: int) -> str:
+        pair = self.pairs[index]
+        return "\n".join(file_identity(path) for path in (pair.image, *pair.masks))
 
     def read(self, index: int) -> tuple[Array, Array]:
         pair = self.pairs[index]

@@ -97,6 +97,15 @@ def image_size(path: Path, exif: str | None = None) -> tuple[int, int]:
         return height, width
 
 
+def file_identity(path: Path) -> str:
+    """Where a file is, how long, and when it was last written; a file that cannot be looked at is like no other."""
+    try:
+        about = path.stat()
+    except OSError as error:
+        return f"{path.absolute()} {error.errno}"
+    return f"{path.absolute()} {about.st_size} {about.st_mtime_ns}"
+
+
 def _check_regular(path: Path) -> None:
     try:
         mode = path.stat().st_mode

@@ -14,11 +14,16 @@ class Source(Protocol):
 
     names: list[str]
     """A name for each sample, unique in the split."""
+    settings: str
+    """What samples depend on beside the files: two sources of the same settings read the same file alike."""
 
     def __len__(self) -> int: ...
 
     def size(self, index: int) -> tuple[int, int]:
         """Height and width of a sample without decoding it."""
+
+    def identity(self, index: int) -> str:
+        """A text that changes when the sample does, found without reading it."""
 
     def read(self, index: int) -> tuple[Array, Array]:
         """Image (H, W, channels) uint8 or float32, and mask uint8: class ids (H, W), or 0/1 (H, W, classes) for multilabel.
@@ -33,12 +38,16 @@ class Subset:
     def __init__(self, source: Source, limit: int) -> None:
         self.source = source
         self.names = source.names[:limit]
+        self.settings = source.settings
 
     def __len__(self) -> int:
         return len(self.names)
 
     def size(self, index: int) -> tuple[int, int]:
         return self.source.size(index)
+
+    def identity(self, index: int) -> str:
+        return self.source.identity(index)
 
     def read(self, index: int) -> tuple[Array, Array]:
         return self.source.read(index)

@@ -2,43 +2,51 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 
 import numpy as np
 from rich.progress import track
 
 from segfocal.config.balance import ClassCounts
 from segfocal.config.task import TaskConfig
+from segfocal.data.cache import StatsCache, digest
+from segfocal.data.measure import SampleStats, measure
 from segfocal.data.source import Array, Source
 from segfocal.errors import UserError
 
+log = logging.getLogger("segfocal")
+
 MOST_FAULTS = 12  # lines in one error
-STATS_CHANNELS = 256  # images that mean and standard deviation are taken from
 
 
-@dataclass
 class SplitStats:
     """Counts of a split.
 
     Args:
-        positives: pixels of each class.
-        valid: pixels of each class that are not ignored.
-        present: images in which each class occurs.
-        valid_where_present: pixels of those images that are not ignored.
-        sizes: height and width of each image.
-        channel_sums: count, sum and sum of squares of the pixels of each channel, images of 8 bit scaled to 0..1.
+        samples: what was measured of each.
     """
 
-    positives: Array
-    valid: Array
-    present: Array
-    valid_where_present: Array
-    sizes: list[tuple[int, int]]
-    channel_sums: Array
-    images: int = 0
+    def __init__(self, samples: list[SampleStats]) -> None:
+        self.pixels_NC: Array = np.stack([sample.pixels for sample in samples])
+        """Pixels of each class in each image."""
+        self.points = [sample.points for sample in samples]
+        """Places of each class in each image, see `SampleStats`."""
+        self.sizes = [sample.size for sample in samples]
+        """Height and width of each image."""
+        valid_NC: Array = np.stack([sample.valid for sample in samples])
+        self.positives: Array = self.pixels_NC.sum(0)
+        """Pixels of each class."""
+        self.valid: Array = valid_NC.sum(0)
+        """Pixels of each class that are not ignored."""
+        self.present: Array = (self.pixels_NC > 0).sum(0)
+        """Images in which each class occurs."""
+        self.valid_where_present: Array = (valid_NC * (self.pixels_NC > 0)).sum(0)
+        """Pixels of those images that are not ignored."""
+        self.channel_sums: Array = np.sum([sample.channel_sums for sample in samples], axis=0)
+        self.images = len(samples)
 
     @property
     def prior(self) -> list[float]:
@@ -62,76 +70,61 @@ class SplitStats:
         return mean.tolist(), std.tolist()
 
 
-@dataclass
-class _Sample:
-    positives: Array | None = None
-    valid: Array | None = None
-    size: tuple[int, int] = (0, 0)
-    channel_sums: Array | float = 0.0
-    fault: str | None = field(default=None)
-
-
-def scan(sources: dict[str, Source], task: TaskConfig, where: str) -> dict[str, SplitStats]:
-    """Decode every mask and image once, in threads, with a progress bar.
+def scan(sources: dict[str, Source], task: TaskConfig, where: str, again: bool = False) -> dict[str, SplitStats]:
+    """Measure every sample that has changed since it was last measured, in threads, with a progress bar.
 
     Args:
         sources: the splits.
         task: what the masks should hold.
         where: what to call the data in messages, as `data.root=/path`.
+        again: measure those, too, that have not changed.
 
     Raises:
         UserError: a line for each file that cannot be used; or no pixel of any foreground class in the training masks.
     """
-    jobs = [(split, index) for split, source in sources.items() for index in range(len(source))]
-    with ThreadPoolExecutor(max_workers=min(16, 2 * (os.cpu_count() or 1))) as pool:
-        results = pool.map(lambda job: _scanned(sources[job[0]], job[1], task), jobs)
-        samples = list(
-            track(
-                results,
-                description="checking the data",
-                total=len(jobs),
-                transient=True,
-                disable=len(jobs) < 200 or not sys.stdout.isatty(),
-            )
+    jobs = [(source, index) for source in sources.values() for index in range(len(source))]
+    settings = "\n".join(sorted({source.settings for source in sources.values()}))
+    cache = StatsCache(f"{settings} {task.name} {task.num_classes} {task.ignore_index}")
+    keys = [digest(source.identity(index)) for source, index in jobs]
+    known = {} if again else cache.load()
+    missing = [number for number, key in enumerate(keys) if key not in known]
+    faults = []
+    for number, result in zip(missing, _measured([jobs[number] for number in missing], task), strict=True):
+        if isinstance(result, SampleStats):
+            known[keys[number]] = result
+        else:
+            faults.append(result)
+    if len(missing) < len(jobs):
+        log.info(
+            "%d of %d samples have not changed since they were last checked; data.check=full checks all",
+            len(jobs) - len(missing),
+            len(jobs),
         )
-    faults = [sample.fault for sample in samples if sample.fault]
+    if missing and known:
+        cache.save(known)
     if faults:
         more = [f"... and {len(faults) - MOST_FAULTS} more"] if len(faults) > MOST_FAULTS else []
         raise UserError("\n".join([f"{where}: {len(faults)} of {len(jobs)} samples cannot be used:", *faults[:MOST_FAULTS], *more]))
-    stats = {split: _summed([sample for sample, job in zip(samples, jobs, strict=True) if job[0] == split]) for split in sources}
+    samples = iter([known[key] for key in keys])
+    stats = {split: SplitStats([next(samples) for _ in range(len(source))]) for split, source in sources.items()}
     if "train" in stats:
         _check_foreground(stats["train"], task, where)
     return stats
 
 
-def _scanned(source: Source, index: int, task: TaskConfig) -> _Sample:
-    try:
-        image, mask = source.read(index)
-    except UserError as error:
-        return _Sample(fault=str(error))
-    if task.name == "multiclass":
-        counts = np.bincount(mask.ravel(), minlength=256)
-        positives = counts[: task.num_classes]
-        valid = np.full(task.num_classes, positives.sum())
-    else:
-        planes = mask.reshape(-1, task.num_classes)
-        positives, valid = (planes == 1).sum(0), (planes != task.ignore_index).sum(0)
-    sums: Array | float = 0.0
-    if index % max(1, len(source) // STATS_CHANNELS) == 0:
-        pixels = image.reshape(-1, image.shape[-1])
-        pixels = pixels.astype(np.float32) / 255 if pixels.dtype == np.uint8 else pixels
-        sums = np.stack([np.full(image.shape[-1], len(pixels)), pixels.sum(0, np.float64), (pixels**2).sum(0, np.float64)])
-    return _Sample(positives, valid, (image.shape[0], image.shape[1]), sums)
+def _measured(jobs: list[tuple[Source, int]], task: TaskConfig) -> list[SampleStats | str]:
+    """Measurements, or what is wrong with a sample."""
 
+    def one(job: tuple[Source, int]) -> SampleStats | str:
+        source, index = job
+        try:
+            return measure(*source.read(index), task)
+        except UserError as error:
+            return str(error)
 
-def _summed(samples: list[_Sample]) -> SplitStats:
-    positives = np.stack([sample.positives for sample in samples if sample.positives is not None])
-    valid = np.stack([sample.valid for sample in samples if sample.valid is not None])
-    channel_sums = np.sum([sample.channel_sums for sample in samples if not isinstance(sample.channel_sums, float)], axis=0)
-    sizes = [sample.size for sample in samples]
-    return SplitStats(
-        positives.sum(0), valid.sum(0), (positives > 0).sum(0), (valid * (positives > 0)).sum(0), sizes, channel_sums, len(samples)
-    )
+    with ThreadPoolExecutor(max_workers=min(16, 2 * (os.cpu_count() or 1))) as pool:
+        quiet = len(jobs) < 200 or not sys.stdout.isatty()
+        return list(track(pool.map(one, jobs), description="checking the data", total=len(jobs), transient=True, disable=quiet))
 
 
 def _check_foreground(train: SplitStats, task: TaskConfig, where: str) -> None:

@@ -17,6 +17,7 @@ class SyntheticSource:
     def __init__(self, config: SyntheticConfig, task: TaskConfig, split: str, count: int, channels: int) -> None:
         self.config, self.task, self.first, self.channels = config, task, FIRST[split], channels
         self.names = [f"{split}_{index:04d}" for index in range(count)]
+        self.settings = f"synthetic {config.size} {config.variant} {channels}"
         self.kept: dict[int, tuple[Array, Array]] = {}
 
     def __len__(self) -> int:
@@ -24,6 +25,9 @@ class SyntheticSource:
 
     def size(self, index: int) -> tuple[int, int]:
         return self.config.size, self.config.size
+
+    def identity(self, index: int) -> str:
+        return str(self.first + index)
 
     def read(self, index: int) -> tuple[Array, Array]:
         if index not in self.kept:
