@@ -71,17 +71,24 @@ def _direct(stage: Stage, focus: Focus, *tensors: Tensor | None) -> tuple[Tensor
 
 
 def _compiled_stage(stage: Stage, focus: Focus, *tensors: Tensor | None) -> tuple[Tensor, ...]:
-    return _compiled(stage, focus)(*tensors)
+    kinds = [None if tensor is None else (tensor.dtype, *(size == 1 for size in tensor.shape)) for tensor in tensors]
+    return _compiled(stage, focus, (torch.is_inference_mode_enabled(), *kinds))(*tensors)
 
 
 @functools.lru_cache(maxsize=256)
-def _compiled(stage: Stage, focus: Focus) -> Callable[..., tuple[Tensor, ...]]:
-    """A compiled stage for these constants, kept for the next call; torch keeps the machine code on disk for the next process."""
+def _compiled(stage: Stage, focus: Focus, kind: tuple[object, ...]) -> Callable[..., tuple[Tensor, ...]]:
+    """A compiled stage for these constants, kept for the next call; torch keeps the machine code on disk for the next process.
+
+    Args:
+        stage: what is compiled.
+        focus: its constants.
+        kind: what torch compiles anew for in any case.
+    """
 
     def bound(*tensors: Tensor | None) -> tuple[Tensor, ...]:
         return stage(focus, *tensors)
 
-    # torch counts recompilations by code object and gives up after eight: every setting has its own.
+    # torch counts recompilations by code object and gives up after eight: every setting and kind has its own.
     code: CodeType = bound.__code__.replace(co_name=f"{stage.__name__}_{len(_names)}")
     _names.append(code.co_name)
     own = FunctionType(code, bound.__globals__, code.co_name, bound.__defaults__, bound.__closure__)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from segfocal.config.loss_focal import FocalConfig
 from segfocal.losses import kernels
-from segfocal.losses.functional import sigmoid_focal, softmax_focal
+from segfocal.losses.functional import Normalized, sigmoid_focal, softmax_focal
 from segfocal.losses.fused import Sums, sums
 from segfocal.losses.kernels import Focus
 from segfocal.losses.targets import Labels
@@ -34,7 +34,7 @@ class Decision(nn.Module, ABC):
         self.class_weights = ClassWeights(config.class_weights, "class_weights")
 
     @abstractmethod
-    def terms(self, logits_NCHW: Tensor, labels: Labels) -> Tensor:
+    def terms(self, logits_NCHW: Tensor, labels: Labels, normalized: Normalized = False) -> Tensor:
         """Weighted values by the plain formulas, one channel for each decision."""
 
     @abstractmethod
@@ -49,11 +49,11 @@ class Decision(nn.Module, ABC):
         gamma_C = self.gamma(logits_NCHW)
         return None if gamma_C is None else per_channel(gamma_C, logits_NCHW)
 
-    def _options(self, logits_NCHW: Tensor) -> dict[str, Any]:
+    def _options(self, logits_NCHW: Tensor, normalized: Normalized) -> dict[str, Any]:
         gamma = self._gamma(logits_NCHW)
         return {
             "gamma": self.config.gamma if gamma is None else gamma,
-            "normalized": self.config.normalized,
+            "normalized": normalized,
             "reduced_threshold": self.config.reduced_threshold,
             "continuous": self.config.reduced_form == "continuous",
         }
@@ -78,8 +78,10 @@ class SoftmaxDecision(Decision):
 
     per_channel = False
 
-    def terms(self, logits_NCHW: Tensor, labels: Labels) -> Tensor:
-        return softmax_focal(logits_NCHW, labels.target_NKHW, labels.valid_NKHW, self._alpha(logits_NCHW), **self._options(logits_NCHW))
+    def terms(self, logits_NCHW: Tensor, labels: Labels, normalized: Normalized = False) -> Tensor:
+        return softmax_focal(
+            logits_NCHW, labels.target_NKHW, labels.valid_NKHW, self._alpha(logits_NCHW), **self._options(logits_NCHW, normalized)
+        )
 
     def sums(self, logits_NCHW: Tensor, labels: Labels, expected_N: Tensor) -> Sums:
         def plain(logits: Tensor) -> Tensor:
@@ -103,9 +105,9 @@ class SigmoidDecision(Decision):
 
     per_channel = True
 
-    def terms(self, logits_NCHW: Tensor, labels: Labels) -> Tensor:
+    def terms(self, logits_NCHW: Tensor, labels: Labels, normalized: Normalized = False) -> Tensor:
         yes, valid = self._yes(logits_NCHW, labels), labels.valid_NKHW.expand_as(logits_NCHW)
-        return sigmoid_focal(logits_NCHW, yes, valid, *self._sides(logits_NCHW, labels), **self._options(logits_NCHW))
+        return sigmoid_focal(logits_NCHW, yes, valid, *self._sides(logits_NCHW, labels), **self._options(logits_NCHW, normalized))
 
     def sums(self, logits_NCHW: Tensor, labels: Labels, expected_N: Tensor) -> Sums:
         def plain(logits: Tensor) -> Tensor:
@@ -128,7 +130,8 @@ class SigmoidDecision(Decision):
         if not labels.soft:
             ids = torch.arange(logits_NCHW.shape[1], device=target.device)
             target = target == (per_channel(ids, logits_NCHW) if labels.mode == "multiclass" else 1)
-        return target.to(logits_NCHW.dtype) * (1 - smoothing) + smoothing / 2 if smoothing else target
+        dtype = torch.promote_types(logits_NCHW.dtype, torch.float32)
+        return target.to(dtype) * (1 - smoothing) + smoothing / 2 if smoothing else target
 
     def _sides(self, logits_NCHW: Tensor, labels: Labels) -> tuple[Tensor | None, Tensor | None]:
         """Weights of positives and of negatives."""
@@ -150,5 +153,5 @@ def _of_pixel(alpha_C: Tensor, labels: Labels) -> Tensor:
     """The weight of each pixel's class, (N, 1, H, W)."""
     target = labels.target_NKHW
     if labels.soft:
-        return (target * per_channel(alpha_C, target)).sum(1, keepdim=True)
+        return (target.to(alpha_C.dtype) * per_channel(alpha_C, target)).sum(1, keepdim=True)
     return alpha_C[target.clamp(0, len(alpha_C) - 1)]  # labels out of range are told elsewhere

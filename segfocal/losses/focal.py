@@ -127,11 +127,11 @@ class FocalLoss(nn.Module):
         if config.label_smoothing and not decision.per_channel:
             labels = labels.smoothed(config.label_smoothing, logits_NCHW.shape[1])
         if config.reduction == "none":
-            terms = decision.terms(logits_NCHW, labels.check())
+            terms = decision.terms(logits_NCHW, labels.check(), config.normalized)
             return self._as_target(terms, target)
         weight_N = image_weights(self._counts(logits_NCHW, counted), config.reduction, logits_NCHW)
         if config.normalized == "smp" or labels.distribution:
-            sum_N = decision.terms(logits_NCHW, labels.check()).flatten(1).sum(1)
+            sum_N = decision.terms(logits_NCHW, labels.check(), config.normalized).flatten(1).sum(1)
         else:
             sum_N = self._sums(logits_NCHW, labels, weight_N * processes())
         return weighted(sum_N, weight_N)

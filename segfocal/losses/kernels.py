@@ -116,15 +116,15 @@ def _sigmoid_input(focus: Focus, logits: Tensor, label: Tensor) -> tuple[Tensor,
     """Logits, 0 where ignored; 1 for positives; which labels count; more than 0 for those out of range."""
     x, number, valid = _cleaned(focus, logits, label)
     if focus.one_vs_rest:
+        wrong = _no_id(focus, number, x)
         y = _with_own(focus, number, torch.zeros_like(x), torch.ones_like(number))
-        return x, y, valid, _no_id(focus, number, x)
-    if focus.soft:
+    elif focus.soft:
         wrong = (~((number >= 0) & (number <= 1))).to(x.dtype)  # NaN is neither
-        y = _where(valid, number) * (1 - focus.smoothing) + focus.smoothing / 2
+        y = _where(valid, number)
     else:
         wrong = number * (number - 1)  # of whole numbers
         y = _where(valid, number)
-    return x, y, valid, wrong
+    return x, y * (1 - focus.smoothing) + focus.smoothing / 2 if focus.smoothing else y, valid, wrong
 
 
 def _sides(focus: Focus, x: Tensor, y: Tensor, positive: Tensor | None, negative: Tensor | None) -> list[_Side]:
@@ -253,12 +253,12 @@ def _true(focus: Focus, number: Tensor, values: Tensor) -> Tensor:
 
 
 def _id(focus: Focus, number: Tensor, values: Tensor) -> Tensor:
-    return number.clamp(0, values.shape[focus.axis] - 1).long()
+    return number.nan_to_num(0.0).clamp(0, values.shape[focus.axis] - 1).long()
 
 
 def _no_id(focus: Focus, number: Tensor, values: Tensor) -> Tensor:
-    """1 for labels out of range."""
-    return ((number < 0) | (number >= values.shape[focus.axis])).to(values.dtype)
+    """1 for labels out of range, NaN and what is no whole number."""
+    return ((number < 0) | (number >= values.shape[focus.axis]) | (number != number.floor())).to(values.dtype)
 
 
 def _factor(focus: Focus, p: Tensor, q: Tensor, gamma: Tensor | None) -> tuple[Tensor, Tensor | float]:

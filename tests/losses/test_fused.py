@@ -20,6 +20,7 @@ CASES = [
     ("multiclass", {"alpha": [0.5, 1.0, 2.5], "reduced_threshold": 0.4, "normalized": True}),
     ("multiclass", {"gamma": [0.0, 0.5, 3.0], "denominator": "weights", "alpha": [0.5, 1.0, 2.5]}),
     ("multiclass", {"form": "sigmoid", "alpha": 0.25}),
+    ("multiclass", {"form": "sigmoid", "alpha": 0.25, "label_smoothing": 0.2}),
     ("multiclass", {"form": "sigmoid", "alpha": [0.5, 1.0, 2.5], "normalized": True, "class_weights": [1.0, 2.0, 0.5]}),
 ]
 SHAPES = {"none": (6,), "line": (2, 7), "plane": (2, 5, 6), "volume": (2, 3, 4, 5)}
@@ -38,7 +39,7 @@ def sample(mode, shape=(2, 5, 6), seed=0, dtype=torch.float64, ignored=0.2):
 
 def plain(loss, logits, target):
     """The same loss from the map of the plain formulas, by autograd."""
-    labels_sum = loss.decision.terms(logits, aligned(loss, logits, target)).flatten(1).sum(1)
+    labels_sum = loss.decision.terms(logits, aligned(loss, logits, target), loss.config.normalized).flatten(1).sum(1)
     counts = loss._counts(logits, aligned(loss, logits, target))
     return labels_sum.sum() / counts.sum()
 
@@ -134,6 +135,7 @@ def test_gradcheck_and_the_gradient_of_the_gradient(mode, options):
         assert torch.autograd.gradcheck(lambda x: loss(x, target), logits)
         assert torch.autograd.gradgradcheck(lambda x: loss(x, target), logits)
     (grad,) = torch.autograd.grad(loss(logits, target), logits, create_graph=True)
+    torch.testing.assert_close(grad, torch.autograd.grad(loss(logits, target), logits)[0])
     assert torch.autograd.grad(grad.square().sum(), logits)[0].isfinite().all()
 
 
@@ -198,6 +200,24 @@ def test_labels_out_of_range_are_told_by_the_fast_form(mode, labels, which):
         FocalLoss(mode, ignore_index=255, backend=which)(logits, target)
 
 
+@pytest.mark.parametrize("form", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("which", ["eager", "compiled"])
+@pytest.mark.parametrize("label", [1.5, float("nan")])
+def test_ids_are_whole_numbers(label, which, form):
+    logits, target = sample("multiclass", (2, 5, 6), ignored=0)
+    target = target.double()
+    target[0, 0, 0] = label
+    with pytest.raises(ValueError, match=r"the target holds (1\.5|nan);"):
+        FocalLoss("multiclass", form=form, backend=which)(logits, target)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_smoothed_labels_are_not_rounded_to_half_precision(dtype):
+    logits, target = sample("binary", dtype=dtype, ignored=0)
+    loss = FocalLoss("binary", label_smoothing=0.01, reduction="none")
+    torch.testing.assert_close(loss(logits, target).double(), loss(logits.double(), target), rtol=1e-5, atol=1e-9)
+
+
 def test_no_gradient_costs_none():
     logits, target = sample("multiclass", dtype=torch.float32)
     value = FocalLoss("multiclass", ignore_index=255)(logits, target)
@@ -208,7 +228,7 @@ def test_no_gradient_costs_none():
 
 def test_small_batches_are_not_compiled_and_large_ones_are(monkeypatch):
     compiled = []
-    monkeypatch.setattr(backend, "_compiled", lambda stage, focus: compiled.append(stage.__name__) or (lambda *t: stage(focus, *t)))
+    monkeypatch.setattr(backend, "_compiled", lambda stage, focus, kind: compiled.append(stage.__name__) or (lambda *t: stage(focus, *t)))
     loss = FocalLoss("binary")
     loss(*sample("binary", (1, 64, 64), ignored=0, dtype=torch.float32))
     assert not compiled
@@ -219,7 +239,7 @@ def test_small_batches_are_not_compiled_and_large_ones_are(monkeypatch):
 
 
 def test_without_a_compiler_a_line_is_logged_once_and_chunks_are_used(monkeypatch, caplog):
-    def broken(kernel, focus):
+    def broken(kernel, focus, kind):
         raise RuntimeError("no C++ compiler\nand a long story")
 
     monkeypatch.setattr(backend, "_compiled", broken)
@@ -238,6 +258,18 @@ def test_many_settings_in_one_process_stay_compiled():
     logits, target = sample("binary", dtype=torch.float32)
     for step in range(10):
         FocalLoss("binary", gamma=step / 7, ignore_index=255, backend="compiled")(logits, target)
+    assert not backend._broken
+
+
+def test_one_loss_that_sees_many_kinds_of_batches_stays_compiled():
+    loss = FocalLoss("binary", backend="compiled")
+    for shape in ((2, 8, 8), (1, 8, 9), (3, 1, 8), (2, 8, 1)):
+        for dtype in (torch.float32, torch.bfloat16):
+            logits, target = sample("binary", shape, dtype=dtype, ignored=0)
+            for labels in (target, target.to(torch.uint8)):
+                loss(logits, labels)
+                with torch.inference_mode():
+                    loss(logits + 0, labels + 0)
     assert not backend._broken
 
 
