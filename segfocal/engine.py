@@ -58,7 +58,14 @@ def fit(config: TrainConfig, run_dir: Path) -> float:
     log.info("device: %s", device.reason)
     seed_everything(config.seed, verbose=False)
     data = SegmentationData(
-        config.data, config.augment, config.task, config.model.in_channels, device.workers, config.seed, device.pin_memory
+        config.data,
+        config.augment,
+        config.task,
+        config.model.in_channels,
+        device.workers,
+        config.seed,
+        device.pin_memory,
+        config.sampling,
     )
     stats = data.check()
     for line in report(stats, config.task):

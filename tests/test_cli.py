@@ -55,9 +55,12 @@ def test_a_folder_of_ones_own(cli: Cli, folder: Path) -> None:
     assert "data.label_map={0:0,255:1}" in wrong.err
     assert "Traceback" not in wrong.err
     assert not list((folder.parent / "runs").iterdir()), "a run that did not start leaves nothing"
-    right = cli("train", "data=folder", *overrides, "data.label_map={0:0,255:1}")
+    right = cli("train", "data=folder", *overrides, "data.label_map={0:0,255:1}", "sampling=foreground")
     assert right.code == 0, right.err
     assert "train: 6 images; of the pixels blob 3.42%" in right.out
+    again = cli("train", "data=folder", *overrides, "data.label_map={0:0,255:1}", "sampling=rare_class", "debug=fast")
+    assert again.code == 0, again.err
+    assert "have not changed since they were last checked; data.check=full checks all" in again.out
 
 
 @pytest.mark.parametrize("experiment", ["crackforest", "camvid", "cracks"])

@@ -83,7 +83,12 @@ def test_another_seed_is_another_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [["scheduler=onecycle", "callbacks.ema=0.9"], ["scheduler=plateau", "optimizer=sgd", "trainer.accumulate=2"]], ids=" ".join
+    "settings",
+    [
+        ["scheduler=onecycle", "callbacks.ema=0.9", "sampling=rare_class"],
+        ["scheduler=plateau", "optimizer=sgd", "trainer.accumulate=2"],
+    ],
+    ids=" ".join,
 )
 def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(tmp_path: Path, settings: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     write = checkpoints.DurableCheckpointIO.save_checkpoint

@@ -14,6 +14,7 @@ from segfocal.config.data import DATA, CheckpointDataConfig, DataConfig
 from segfocal.config.encoders import ARCHITECTURES, check_encoder
 from segfocal.config.loss import LossConfig, check_loss
 from segfocal.config.optim import OPTIMIZERS, SCHEDULERS, OptimizerConfig, SchedulerConfig
+from segfocal.config.sampling import SAMPLING, SamplingConfig
 from segfocal.config.synthetic import SYNTHETIC_CLASSES
 from segfocal.config.task import TaskConfig
 from segfocal.registry import LOSSES
@@ -135,6 +136,7 @@ class TrainConfig:
     task: TaskConfig
     data: Annotated[DataConfig, DATA.field]
     augment: AugmentConfig
+    sampling: Annotated[SamplingConfig, SAMPLING.field]
     model: ModelConfig
     loss: Annotated[LossConfig, LOSSES.field]
     optimizer: Annotated[OptimizerConfig, OPTIMIZERS.field]

@@ -19,12 +19,13 @@ from segfocal.config import loss_entropy, loss_focal, loss_overlap, loss_sum, ru
 from segfocal.config.augment import AugmentConfig
 from segfocal.config.data import DATA
 from segfocal.config.optim import OPTIMIZERS, SCHEDULERS
+from segfocal.config.sampling import SAMPLING
 from segfocal.config.task import TaskConfig
 from segfocal.registry import LOSSES, Registry
 from segfocal.rundir import new_dir
 
 CONF = Path(__file__).parents[2] / "conf"
-REGISTRIES = (DATA, LOSSES, OPTIMIZERS, SCHEDULERS)
+REGISTRIES = (DATA, LOSSES, OPTIMIZERS, SAMPLING, SCHEDULERS)
 SINGLE = {
     "task": TaskConfig,
     "augment": AugmentConfig,

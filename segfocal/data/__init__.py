@@ -1,5 +1,5 @@
-"""Sources of images and masks; importing it registers the built-in ones."""
+"""Sources of images and masks, and orders of training; importing it registers the built-in ones."""
 
-from segfocal.data import folder, synthetic_source
+from segfocal.data import folder, sampling, synthetic_source
 
-__all__ = ["folder", "synthetic_source"]
+__all__ = ["folder", "sampling", "synthetic_source"]

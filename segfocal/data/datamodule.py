@@ -9,13 +9,16 @@ from torch.utils.data import BatchSampler, DataLoader
 
 from segfocal.config.augment import AugmentConfig
 from segfocal.config.data import DATA, DataConfig
+from segfocal.config.sampling import SAMPLING, SamplingConfig, UniformConfig
 from segfocal.config.task import TaskConfig
 from segfocal.data.dataset import Batch, Collate, SegmentationDataset
-from segfocal.data.sampling import EpochSampler, SameSizeBatches
+from segfocal.data.sampling import SameSizeBatches
 from segfocal.data.source import Source, Subset
 from segfocal.data.stats import SplitStats, scan
 from segfocal.data.transforms import TrainTransform
 from segfocal.errors import UserError
+
+EVERY_IMAGE = UniformConfig()
 
 
 class SegmentationData(LightningDataModule):
@@ -26,13 +29,22 @@ class SegmentationData(LightningDataModule):
         workers: processes for each loader.
         seed: of the run.
         pin_memory: copy batches into page-locked memory, for a GPU.
+        sampling: which samples an epoch shows.
     """
 
     def __init__(
-        self, config: DataConfig, augment: AugmentConfig, task: TaskConfig, channels: int, workers: int, seed: int, pin_memory: bool = False
+        self,
+        config: DataConfig,
+        augment: AugmentConfig,
+        task: TaskConfig,
+        channels: int,
+        workers: int,
+        seed: int,
+        pin_memory: bool = False,
+        sampling: SamplingConfig = EVERY_IMAGE,
     ) -> None:
         super().__init__()
-        self.config, self.augment, self.task, self.seed = config, augment, task, seed
+        self.config, self.augment, self.sampling, self.task, self.seed = config, augment, sampling, task, seed
         self.workers, self.pin_memory = workers, pin_memory
         sources: dict[str, Source] = DATA.build(config, task, channels, seed)
         if config.overfit:
@@ -40,6 +52,7 @@ class SegmentationData(LightningDataModule):
         if config.limit is not None:
             sources = {split: Subset(source, config.limit) for split, source in sources.items()}
         self.sources = sources
+        self.measured: dict[str, SplitStats] = {}
         self.mean: list[float] = [0.0] * channels
         self.std: list[float] = [1.0] * channels
 
@@ -47,7 +60,9 @@ class SegmentationData(LightningDataModule):
         """Measure a split, or all of them; raises UserError with every fault."""
         where = f"data.root={root}" if (root := getattr(self.config, "root", None)) else f"data={self.config.name}"
         sources = self.sources if split is None else {split: self.dataset(split).source}
-        return scan(sources, self.task, where, again=self.config.check == "full")
+        found = scan(sources, self.task, where, again=self.config.check == "full")
+        self.measured.update(found)
+        return found
 
     def normalise(self, mean: list[float], std: list[float]) -> None:
         """Say what is subtracted from and divides each channel; before any loader is asked for."""
@@ -64,7 +79,9 @@ class SegmentationData(LightningDataModule):
         dataset = SegmentationDataset(self.sources["train"], self.mean, self.std, transform, self.seed)
         # A last batch of a few samples would spoil BatchNorm's statistics.
         drop_last = len(dataset) >= self.config.batch_size
-        sampler: Any = EpochSampler(len(dataset), self.seed)  # BatchSampler is typed for plain indices, and takes any
+        # BatchSampler is typed for plain indices, and takes any.
+        measured = self.measured if "train" in self.measured else self.check("train")
+        sampler: Any = SAMPLING.build(self.sampling, measured["train"], self.task, self.seed)
         batches = BatchSampler(sampler, self.config.batch_size, drop_last)
         return self._loader(dataset, batches)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from segfocal.data.sampling import Key
-from segfocal.data.source import Array, Source
+from segfocal.data.source import Array, Point, Source
 from segfocal.data.transforms import sample_seed
 
 STRIDE = 32  # what the deepest level of most encoders divides by
@@ -28,11 +28,11 @@ class Batch(NamedTuple):
 
 
 class Transform(Protocol):
-    def __call__(self, image: Array, mask: Array, seed: int) -> tuple[Array, Array]: ...
+    def __call__(self, image: Array, mask: Array, seed: int, point: Point | None = None) -> tuple[Array, Array]: ...
 
 
 class SegmentationDataset(Dataset[Batch]):
-    """Samples by (epoch, index).
+    """Samples by `Key`.
 
     Args:
         source: what is read.
@@ -50,11 +50,10 @@ class SegmentationDataset(Dataset[Batch]):
         return len(self.source)
 
     def __getitem__(self, key: Key) -> Batch:
-        epoch, index = key
-        image, mask = self.source.read(index)
+        image, mask = self.source.read(key.sample)
         if self.transform is not None:
-            image, mask = self.transform(image, mask, sample_seed(self.seed, epoch, index))
-        return Batch(self._image(image), _mask(mask), torch.tensor(index))
+            image, mask = self.transform(image, mask, sample_seed(self.seed, key.epoch, key.sample, key.repeat), key.point)
+        return Batch(self._image(image), _mask(mask), torch.tensor(key.sample))
 
     def _image(self, image: Array) -> Tensor:
         unit = image.astype(np.float32) / 255 if image.dtype == np.uint8 else image

@@ -1,26 +1,52 @@
-"""Which sample comes when: functions of seed and epoch, without a state that a checkpoint would have to hold."""
+"""Which sample comes when, and where it is cropped: functions of seed and epoch, without a state that a checkpoint would have to hold."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
-from torch.utils.data import Sampler
 
-Key = tuple[int, int]  # epoch and index: all that a worker needs to draw a sample's augmentation
+from segfocal.config.sampling import SAMPLING, ForegroundConfig, RareClassConfig, UniformConfig
+from segfocal.config.task import TaskConfig
+from segfocal.data.source import Array, Point
+from segfocal.data.stats import SplitStats
 
 
-class EpochSampler(Sampler[Key]):
-    """A permutation of the samples for each epoch.
+class Key(NamedTuple):
+    """All that a worker needs to draw a sample's crop and augmentation.
+
+    Args:
+        epoch: of training; 0 for evaluation.
+        sample: its place in the split.
+        repeat: how often the epoch has shown the sample before.
+        point: the pixel that the crop has to show; None: it may lie anywhere.
+    """
+
+    epoch: int
+    sample: int
+    repeat: int = 0
+    point: Point | None = None
+
+
+Aimed = Callable[[np.random.Generator], tuple[int, Point]]  # draws a sample and a pixel of it
+
+
+class EpochSampler:
+    """As many draws for each epoch as there are samples: of a permutation of the samples, and a share aimed at pixels.
 
     Args:
         length: number of samples.
         seed: of the run.
+        share: of the draws that are aimed, spread evenly over the epoch and so over each batch.
+        aimed: draws those.
     """
 
-    def __init__(self, length: int, seed: int) -> None:
+    def __init__(self, length: int, seed: int, share: float = 0.0, aimed: Aimed | None = None) -> None:
         self.length, self.seed, self.epoch = length, seed, 0
+        self.share, self.aimed = share, aimed
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
@@ -30,11 +56,72 @@ class EpochSampler(Sampler[Key]):
         return self.length
 
     def __iter__(self) -> Iterator[Key]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
-        return iter([(self.epoch, int(index)) for index in order])
+        rng = np.random.default_rng([self.seed, self.epoch])
+        order = iter(rng.permutation(self.length))
+        seen: Counter[int] = Counter()
+        for place in range(self.length):
+            index, point = int(next(order)), None
+            if self.aimed is not None and int((place + 1) * self.share) > int(place * self.share):
+                index, point = self.aimed(rng)
+            yield Key(self.epoch, index, seen[index], point)
+            seen[index] += 1
 
 
-class SameSizeBatches(Sampler[list[Key]]):
+@SAMPLING.builder(UniformConfig)
+def uniform(config: UniformConfig, stats: SplitStats, task: TaskConfig, seed: int) -> EpochSampler:
+    """Every sample once."""
+    return EpochSampler(stats.images, seed)
+
+
+@SAMPLING.builder(ForegroundConfig)
+def foreground(config: ForegroundConfig, stats: SplitStats, task: TaskConfig, seed: int) -> EpochSampler:
+    """A share aimed at the foreground: a sample with any of it, a class that is there, a pixel of that class, each drawn evenly."""
+    first = 1 if task.name == "multiclass" else 0
+    points = [places[places[:, 0] >= first] for places in stats.points]
+    samples = [index for index, places in enumerate(points) if len(places)]
+
+    def aimed(rng: np.random.Generator) -> tuple[int, Point]:
+        index = int(rng.choice(samples))
+        label = rng.choice(np.unique(points[index][:, 0]))
+        return index, _one(points[index], label, rng)
+
+    return EpochSampler(stats.images, seed, config.share, aimed)
+
+
+@SAMPLING.builder(RareClassConfig)
+def rare_class(config: RareClassConfig, stats: SplitStats, task: TaskConfig, seed: int) -> EpochSampler:
+    """A share aimed at rare classes: a class drawn by softmax((1 - frequency) / T), a sample that has it and a pixel of it, drawn evenly.
+
+    Reference:
+        Hoyer et al., DAFormer, arXiv 2111.14887, equations 6 and 7.
+    """
+    chance = class_chances(stats, config.temperature)
+    holders = [np.flatnonzero(stats.pixels_NC[:, label]) for label in range(len(chance))]
+
+    def aimed(rng: np.random.Generator) -> tuple[int, Point]:
+        label = rng.choice(len(chance), p=chance)
+        index = int(rng.choice(holders[label]))
+        return index, _one(stats.points[index], label, rng)
+
+    return EpochSampler(stats.images, seed, config.share, aimed)
+
+
+def class_chances(stats: SplitStats, temperature: float) -> Array:
+    """softmax((1 - f_c) / T) over the classes that occur, f_c the share of the pixels that are of class c; 0 for those that do not."""
+    frequency = stats.positives / np.maximum(stats.valid, 1)
+    there = stats.positives > 0
+    least = frequency[there].min()
+    weight = np.where(there, np.exp(np.minimum(least - frequency, 0) / temperature), 0.0)
+    chances: Array = weight / weight.sum()
+    return chances
+
+
+def _one(points: Array, label: int, rng: np.random.Generator) -> Point:
+    _, row, column = rng.choice(points[points[:, 0] == label])
+    return int(row), int(column)
+
+
+class SameSizeBatches:
     """Batches of whole images of one size, in order of the samples: no image is padded because of its neighbours.
 
     Args:
@@ -45,7 +132,7 @@ class SameSizeBatches(Sampler[list[Key]]):
     def __init__(self, sizes: list[tuple[int, int]], batch_size: int) -> None:
         self.batches: list[list[Key]] = []
         for _, group in groupby(sorted(range(len(sizes)), key=lambda index: sizes[index]), key=lambda index: sizes[index]):
-            keys = [(0, index) for index in group]
+            keys = [Key(0, index) for index in group]
             self.batches += [keys[start : start + batch_size] for start in range(0, len(keys), batch_size)]
 
     def __len__(self) -> int:

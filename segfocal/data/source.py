@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+Point = tuple[int, int]  # row and column of a pixel
 
 
 class Source(Protocol):

@@ -53,15 +53,15 @@ def test_an_epoch_shows_every_sample_once() -> None:
     sampler = EpochSampler(7, seed=0)
     sampler.set_epoch(4)
     keys = list(sampler)
-    assert sorted(index for _, index in keys) == list(range(7))
-    assert {epoch for epoch, _ in keys} == {4}
+    assert sorted(key.sample for key in keys) == list(range(7))
+    assert {key.epoch for key in keys} == {4}
 
 
 def test_whole_images_are_batched_by_size_each_once() -> None:
     sizes = [(32, 32), (64, 32), (32, 32), (32, 32), (64, 32)]
     batches = list(SameSizeBatches(sizes, batch_size=2))
-    assert sorted(index for batch in batches for _, index in batch) == [0, 1, 2, 3, 4]
-    assert all(len({sizes[index] for _, index in batch}) == 1 and len(batch) <= 2 for batch in batches)
+    assert sorted(key.sample for batch in batches for key in batch) == [0, 1, 2, 3, 4]
+    assert all(len({sizes[key.sample] for key in batch}) == 1 and len(batch) <= 2 for batch in batches)
 
 
 def test_padding_is_ignored_in_masks() -> None:
