@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import math
 import os
@@ -74,6 +75,8 @@ def fit(config: TrainConfig, run_dir: Path) -> float:
     config = balance(config, stats["train"])
     module = build_module(config, data, stats["train"])
     OmegaConf.save(OmegaConf.create(dataclasses.asdict(config)), run_dir / "config.yaml")
+    splits = {split: source.names for split, source in data.sources.items()}
+    (run_dir / "splits.json").write_text(json.dumps(splits, indent=1), encoding="utf-8")
     trainer = build_trainer(config, run_dir, device, data)
     if resumed:
         checkpoints.bring_best(resumed, run_dir)

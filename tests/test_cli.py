@@ -63,7 +63,7 @@ def test_a_folder_of_ones_own(cli: Cli, folder: Path) -> None:
     assert "have not changed since they were last checked; data.check=full checks all" in again.out
 
 
-@pytest.mark.parametrize("experiment", ["crackforest", "camvid", "cracks"])
+@pytest.mark.parametrize("experiment", ["crackforest", "camvid", "cracks", "cracks_potholes"])
 def test_real_photographs_from_end_to_end(cli: Cli, shared: Path, tmp_path: Path, experiment: str) -> None:
     root = shared / {"cracks": "cracks_potholes"}.get(experiment, experiment)
     done = cli(
@@ -72,7 +72,7 @@ def test_real_photographs_from_end_to_end(cli: Cli, shared: Path, tmp_path: Path
     assert done.code == 0, done.err
     metrics = json.loads((only(tmp_path, "runs/*") / "metrics.json").read_text())
     classes = [key for key in metrics if key.startswith("iou/")]
-    assert len(classes) == (11 if experiment == "camvid" else 1)
+    assert len(classes) == {"camvid": 11, "cracks_potholes": 3}.get(experiment, 1)
 
 
 def test_a_sweep_ends_in_a_table_best_first(cli: Cli, tmp_path: Path) -> None:

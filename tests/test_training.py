@@ -129,8 +129,11 @@ def test_a_run_directory_holds_what_is_promised(finished: Path) -> None:
         "metrics.csv",
         "metrics.json",
         "overlays",
+        "splits.json",
         "tensorboard",
     }
+    splits = json.loads((finished / "splits.json").read_text())
+    assert {split: len(names) for split, names in splits.items()} == {"train": 8, "val": 4, "test": 4}
     assert {path.name for path in (finished / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     assert {path.name for path in (finished / "overlays").iterdir()} == {"epoch_001.png", "epoch_002.png", "evaluation.png"}
     board = EventAccumulator(str(finished / "tensorboard"))

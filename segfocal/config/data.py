@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -81,6 +82,8 @@ class FolderConfig(DataConfig):
         split: how the splits are told apart: `files` train.txt, val.txt, test.txt in root, a stem a line; `folders`
             images/train, masks/train, ...; `fractions` drawn by seed; `auto` the first of these that is there.
         fractions: shares of train, val and test for `fractions`; they sum to 1.
+        group: a regular expression that finds in an image's stem what it shares with those that are nearly the same picture, such as
+            the road of `_(.+)` in 1025762_386RS169832; or its first pair of parentheses does. A group is never in two splits.
         label_map: mask value -> class id, or `ignore`; values not named are errors. null: the values are class ids.
         exif: photographs whose EXIF tag asks for a rotation: `apply` rotates the image, `ignore` takes it as stored;
             null refuses them unless the mask carries the same tag.
@@ -94,6 +97,7 @@ class FolderConfig(DataConfig):
     mask_suffix: str = ""
     split: Literal["auto", "files", "folders", "fractions"] = "auto"
     fractions: Annotated[list[Fraction], Field(min_length=3, max_length=3)] = Field(default_factory=lambda: [0.7, 0.15, 0.15])
+    group: str | None = None
     label_map: dict[int, Index | Literal["ignore"]] | None = None
     exif: Literal["apply", "ignore"] | None = None
     max_megapixels: NonNegative = 200.0
@@ -101,6 +105,10 @@ class FolderConfig(DataConfig):
     def __post_init__(self) -> None:
         if abs(sum(self.fractions) - 1) > 1e-6:
             raise ValueError(f"data.fractions={self.fractions}: the shares of train, val and test must sum to 1")
+        try:
+            re.compile(self.group or "")
+        except re.error as error:
+            raise ValueError(f"data.group={self.group}: not a regular expression ({error})") from None
 
     def problems(self, task: TaskConfig) -> list[str]:
         missing = [] if self.root else ["data.root is not said: where the images and masks are, as in data.root=/path/to/data"]

@@ -22,11 +22,9 @@ from segfocal.data.formats import (
 )
 from segfocal.data.labels import LabelMap
 from segfocal.data.source import Source
+from segfocal.data.splits import SPLITS, by_files, by_fractions, check_groups, groups_of, named
 from segfocal.errors import UserError
 from segfocal.nearest import did_you_mean
-
-SPLITS = ("train", "val", "test")
-MOST_NAMED = 5  # files named in a message
 
 
 @dataclass
@@ -86,13 +84,23 @@ def folder_sources(config: FolderConfig, task: TaskConfig, channels: int, seed: 
     how = _detected(root, config) if config.split == "auto" else config.split
     if how == "folders":
         pairs = {split: _pairs(root, config, task, split) for split in SPLITS if (root / config.images / split).is_dir()}
+        splits = {split: [pair.stem for pair in found] for split, found in pairs.items()}
+        groups = _groups(sorted(set().union(*splits.values())), config)
     else:
-        everything = _pairs(root, config, task, "")
-        pairs = _by_files(root, everything) if how == "files" else _by_fractions(everything, config.fractions, seed)
+        every = {pair.stem: pair for pair in _pairs(root, config, task, "")}
+        groups = _groups(list(every), config)
+        splits = by_files(root, list(every)) if how == "files" else by_fractions(list(every), config.fractions, seed, groups)
+        pairs = {split: [every[stem] for stem in stems] for split, stems in splits.items()}
+    if groups is not None:
+        check_groups(splits, groups, f"data.group={config.group}")
     empty = [split for split in ("train", "val") if not pairs.get(split)]
     if empty:
         raise UserError(f"data.root={config.root}: no images in {' and '.join(empty)} (data.split={how}); training needs both")
     return {split: FolderSource(found, config, task, channels) for split, found in pairs.items() if found}
+
+
+def _groups(names: list[str], config: FolderConfig) -> dict[str, str] | None:
+    return None if config.group is None else groups_of(names, config.group, "data.group")
 
 
 def _detected(root: Path, config: FolderConfig) -> str:
@@ -112,12 +120,12 @@ def _pairs(root: Path, config: FolderConfig, task: TaskConfig, split: str) -> li
         missing = sorted(set(images) - set(found))
         if missing:
             raise UserError(
-                f"{folder}: {len(missing)} of {len(images)} images have no mask: {_named(missing)}; "
+                f"{folder}: {len(missing)} of {len(images)} images have no mask: {named(missing)}; "
                 f"data.mask_suffix={config.mask_suffix!r} is what a mask's name adds to the image's"
             )
         orphans = sorted(set(found) - set(images))
         if orphans:
-            raise UserError(f"{folder}: {len(orphans)} masks have no image in {root / config.images / split}: {_named(orphans)}")
+            raise UserError(f"{folder}: {len(orphans)} masks have no image in {root / config.images / split}: {named(orphans)}")
     return [Pair(stem, image, [found[stem] for found in masks]) for stem, image in sorted(images.items())]
 
 
@@ -137,40 +145,3 @@ def _by_stem(folder: Path, suffixes: tuple[str, ...], key: str, tail: str = "") 
     if not found:
         raise UserError(f"{folder}: no files of {', '.join(suffixes)}" + (f" that end in {tail!r} (data.mask_suffix)" if tail else ""))
     return found
-
-
-def _by_files(root: Path, pairs: list[Pair]) -> dict[str, list[Pair]]:
-    known = {pair.stem: pair for pair in pairs}
-    splits: dict[str, list[Pair]] = {}
-    taken: dict[str, str] = {}
-    for split in SPLITS:
-        path = root / f"{split}.txt"
-        if not path.is_file():
-            continue
-        stems = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        unknown = [stem for stem in stems if stem not in known]
-        if unknown:
-            raise UserError(
-                f"{path}: {len(unknown)} of {len(stems)} lines name no image: {_named(unknown)}{did_you_mean(unknown[0], known, most=0)}"
-            )
-        twice = [stem for stem in stems if stem in taken] or [stem for stem in stems if stems.count(stem) > 1]
-        if twice:
-            raise UserError(
-                f"{path}: {_named(sorted(set(twice)))} stand in {taken.get(twice[0], split)}.txt already: a sample belongs to one split"
-            )
-        taken.update(dict.fromkeys(stems, split))
-        splits[split] = [known[stem] for stem in stems]
-    return splits
-
-
-def _by_fractions(pairs: list[Pair], fractions: list[float], seed: int) -> dict[str, list[Pair]]:
-    """Drawn by seed; the order of the files on the disk plays no part."""
-    order = np.random.default_rng(seed).permutation(len(pairs))
-    ends = np.rint(np.cumsum(fractions) * len(pairs)).astype(int)
-    parts = np.split(order, ends[:-1])
-    return {split: [pairs[index] for index in sorted(part)] for split, part in zip(SPLITS, parts, strict=True)}
-
-
-def _named(names: list[str]) -> str:
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return ", ".join(names[:MOST_NAMED]) + more

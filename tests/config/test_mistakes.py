@@ -35,6 +35,7 @@ MISTAKES = [
     (["sampling=rare"], ["sampling=rare: no such option; there are foreground, rare_class, uniform"]),
     (["sampling=foreground", "sampling.share=1.5"], ["sampling.share=1.5: must be at most 1"]),
     (["sampling=rare_class", "sampling.temperature=0"], ["sampling.temperature=0: must be greater than 0"]),
+    (["data=folder", "data.root=x", "task.classes=[a]", "data.group='_('"], ["data.group=_(: not a regular expression"]),
     (["data.check=never"], ["data.check=never: must be one of fast, full"]),
     (["data=checkpoint"], ["data=checkpoint is for evaluate.py"]),
     (["task=multiclass", "loss.alpha=0.25"], ["loss.alpha=0.25"]),

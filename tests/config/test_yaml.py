@@ -24,6 +24,7 @@ BESIDES = {
     ("experiment", "crackforest"): ["data.root=/path"],
     ("experiment", "camvid"): ["data.root=/path"],
     ("experiment", "cracks"): ["data.root=/path"],
+    ("experiment", "cracks_potholes"): ["data.root=/path"],
     ("loss", "sum"): ["loss.terms=[{name:ce}]"],
     ("loss", "recall_ce"): ["task=multiclass"],
     ("loss", "logit_adjusted_ce"): ["loss.prior=[0.1]"],

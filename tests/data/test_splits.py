@@ -1,0 +1,76 @@
+"""Splits by group: what is nearly the same is never on both sides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segfocal.config.augment import AugmentConfig
+from segfocal.config.data import FolderConfig
+from segfocal.config.task import TaskConfig
+from segfocal.data.datamodule import SegmentationData
+from segfocal.data.splits import by_fractions, check_groups, groups_of
+from segfocal.errors import UserError
+from tests.conftest import blobs, write_folder
+
+TASK = TaskConfig(name="binary", classes=["blob"])
+
+
+def opened(root: Path, **options: object) -> dict[str, list[str]]:
+    data = SegmentationData(FolderConfig(root=str(root), **options), AugmentConfig(name="none"), TASK, channels=3, workers=0, seed=0)
+    return {split: source.names for split, source in data.sources.items()}
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes=st.lists(st.integers(1, 9), min_size=3, max_size=30), seed=st.integers(0, 5))
+def test_groups_stay_together_and_shares_are_kept_as_well_as_they_can_be(sizes: list[int], seed: int) -> None:
+    groups = {f"{number:02d}_{member}": str(number) for number, size in enumerate(sizes) for member in range(size)}
+    fractions = [0.6, 0.2, 0.2]
+    splits = by_fractions(list(groups), fractions, seed, groups)
+    assert sorted(name for names in splits.values() for name in names) == sorted(groups)
+    check_groups(splits, groups, "data.group=x")
+    for names, share in zip(splits.values(), fractions, strict=True):
+        assert abs(len(names) - share * len(groups)) < max(sizes) * 2
+    assert splits == by_fractions(list(reversed(groups)), fractions, seed, groups)
+
+
+def test_another_seed_draws_other_groups() -> None:
+    groups = {f"{number:03d}": str(number // 3) for number in range(90)}
+    assert by_fractions(list(groups), [0.6, 0.2, 0.2], 0, groups) != by_fractions(list(groups), [0.6, 0.2, 0.2], 1, groups)
+
+
+def test_a_group_is_what_is_found_or_what_its_parentheses_enclose() -> None:
+    names = ["1025_386RS", "1047_060BD"]
+    assert groups_of(names, "_(.+)", "data.group") == {"1025_386RS": "386RS", "1047_060BD": "060BD"}
+    assert groups_of(names, "^..", "data.group") == {"1025_386RS": "10", "1047_060BD": "10"}
+    with pytest.raises(UserError, match=r"^data\.group=RS: 1 of 2 names have no group: 1047_060BD$"):
+        groups_of(names, "RS", "data.group")
+
+
+def test_drawn_splits_of_a_folder_keep_groups_together(tmp_path: Path) -> None:
+    for group in range(6):
+        write_folder(tmp_path, blobs(3, seed=group), split="")
+        for path in [*(tmp_path / "images").iterdir(), *(tmp_path / "masks").iterdir()]:
+            if path.name.startswith("photo"):
+                path.rename(path.with_name(f"road{group}-{path.name.removeprefix('photo_')}"))
+    splits = opened(tmp_path, group="road(.)")
+    assert {split: len(names) for split, names in splits.items()} == {"train": 12, "val": 3, "test": 3}
+    assert all(len({name for names in splits.values() for name in names if name.startswith(f"road{group}")}) == 3 for group in range(6))
+    homes = [{split for split, names in splits.items() if any(name.startswith(f"road{group}") for name in names)} for group in range(6)]
+    assert all(len(home) == 1 for home in homes)
+
+
+def test_given_splits_that_tear_a_group_apart_are_refused(folder: Path) -> None:
+    """photo_00 .. photo_05 train, 06 .. 08 validate, 09 .. 11 test."""
+    assert len(opened(folder, group=r"\d+", label_map={0: 0, 255: 1})["train"]) == 6
+    with pytest.raises(UserError) as caught:
+        opened(folder, group="photo_(.)")
+    assert str(caught.value).splitlines() == [
+        "data.group=photo_(.): in train and in val, too: 0",
+        "data.group=photo_(.): in train and in test, too: 0",
+        "data.group=photo_(.): in val and in test, too: 0",
+        "keep each group in one split, or let data.split=fractions draw them",
+    ]
