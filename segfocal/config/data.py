@@ -82,8 +82,9 @@ class FolderConfig(DataConfig):
         split: how the splits are told apart: `files` train.txt, val.txt, test.txt in root, a stem a line; `folders`
             images/train, masks/train, ...; `fractions` drawn by seed; `auto` the first of these that is there.
         fractions: shares of train, val and test for `fractions`; they sum to 1.
-        group: a regular expression that finds in an image's stem what it shares with those that are nearly the same picture, such as
-            the road of `_(.+)` in 1025762_386RS169832; or its first pair of parentheses does. A group is never in two splits.
+        group: a regular expression that finds in an image's stem what it shares with those that are nearly the same picture; its first
+            pair of parentheses does, if it has one: `"data.group='_(.+)'"` finds the road 386RS in 1025762_386RS. A group is never in
+            two splits.
         label_map: mask value -> class id, or `ignore`; values not named are errors. null: the values are class ids.
         exif: photographs whose EXIF tag asks for a rotation: `apply` rotates the image, `ignore` takes it as stored;
             null refuses them unless the mask carries the same tag.

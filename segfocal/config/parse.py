@@ -87,8 +87,16 @@ def _parse_overrides(overrides: list[str]) -> tuple[list[Override], list[str]]:
         try:
             parsed += parser.parse_overrides([override])
         except HydraException:
-            problems.append(f"{override}: not of the form key=value (quote lists and braces for the shell: 'task.classes=[a,b]')")
+            problems.append(f"{override}: not of the form key=value {_quoted(override)}")
     return parsed, problems
+
+
+def _quoted(override: str) -> str:
+    """How to write what Hydra's grammar does not take as it stands."""
+    key, equals, value = override.partition("=")
+    if equals and value and value[0] not in "[{":
+        return f"(a value with signs like ( ^ + is quoted twice: \"{key}='{value}'\")"
+    return "(quote lists and braces for the shell: 'task.classes=[a,b]')"
 
 
 def _values(override: Override) -> list[str]:

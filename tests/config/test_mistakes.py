@@ -45,7 +45,8 @@ MISTAKES = [
     (["out=/dev/null/runs"], ["out=/dev/null/runs: /dev/null is not a directory"]),
     (["callbacks.ema=1"], ["callbacks.ema=1: must be less than 1"]),
     (["plugins=[no_such_module]"], ["plugins=[no_such_module]: No module named 'no_such_module'"]),
-    (["loss.gamma"], ["loss.gamma: not of the form key=value"]),
+    (["loss.gamma"], ["loss.gamma: not of the form key=value (quote lists"]),
+    (["data=folder", "data.group=_(.+)"], ["data.group=_(.+): not of the form key=value", "quoted twice: \"data.group='_(.+)'\""]),
 ]
 
 
