@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +122,22 @@ def bring_best(resumed: Path, run_dir: Path) -> None:
         shutil.copy(best, run_dir / "checkpoints" / "best.ckpt")
 
 
+@contextmanager
+def interrupts_wait() -> Iterator[None]:
+    """Ctrl-C counts when the block has ended: raised amid torch.save, it comes out as an error of its archive, or not at all."""
+    if threading.current_thread() is not threading.main_thread():  # Python's handlers run in the main thread alone
+        yield
+        return
+    waiting: list[int] = []
+    usual = signal.signal(signal.SIGINT, lambda number, frame: waiting.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+        if waiting:
+            signal.raise_signal(signal.SIGINT)
+
+
 class DurableCheckpointIO(TorchCheckpointIO):
     """A checkpoint is there in full or not at all: written beside its place, flushed to the disk, then renamed.
 
@@ -125,9 +145,11 @@ class DurableCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        target = Path(path)
+        with interrupts_wait():
+            self._write(tree_map(lambda item: item.detach().cpu() if isinstance(item, Tensor) else item, checkpoint), Path(path))
+
+    def _write(self, on_cpu: dict[str, Any], target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
-        on_cpu = tree_map(lambda item: item.detach().cpu() if isinstance(item, Tensor) else item, checkpoint)
         temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
         try:
             with temporary.open("wb") as file:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +232,28 @@ def test_a_write_that_fails_leaves_the_old_checkpoint_and_nothing_else(tmp_path:
         writer.save_checkpoint({"step": 2}, path)
     assert torch.load(path, weights_only=True) == {"step": 1}
     assert [item.name for item in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_an_interrupt_amid_writing_waits_until_the_checkpoint_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C within torch.save came out as an error of the archive, or was lost."""
+    real, path = torch.save, tmp_path / "last.ckpt"
+
+    class Interrupted(io.FileIO):
+        def write(self, data: Any) -> int:
+            signal.raise_signal(signal.SIGINT)
+            return super().write(data)
+
+    def save(content: Any, file: Any) -> None:
+        with Interrupted(file.name, "wb") as interrupted:
+            real(content, interrupted)
+
+    monkeypatch.setattr(torch, "save", save)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.DurableCheckpointIO().save_checkpoint({"a": torch.ones(1000)}, path)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert list(tmp_path.iterdir()) == [path]
+    assert torch.load(path, weights_only=True)["a"].sum() == 1000
 
 
 def test_validation_and_saving_follow_validate_every(tmp_path: Path) -> None:
