@@ -19,7 +19,8 @@ Variant = Literal["asymmetric", "symmetric"]
 class RegionConfig(LossConfig):
     """
     Args:
-        smooth: pixels added above and below the fraction, > 0.
+        smooth: pixels added above and below the fraction, > 0: a class without a pixel is learnt from its false positives, the harder
+            the fewer they are against `smooth`.
         class_weights: how much each class counts in the mean over classes, >= 0; null: all the same.
         include_background: whether class 0 of a multiclass task counts.
     """
@@ -43,13 +44,7 @@ class RegionConfig(LossConfig):
 @LOSSES.config("dice")
 @dataclass(config=STRICT, kw_only=True)
 class DiceConfig(RegionConfig):
-    """
-    Args:
-        smooth: pixels added above and below the fraction, > 0: a class without a pixel is learnt from its false positives, the harder
-            the fewer they are against `smooth`.
-        class_weights: how much each class counts in the mean over classes, >= 0; null: all the same.
-        include_background: whether class 0 of a multiclass task counts.
-    """
+    """Args: as in `RegionConfig`."""
 
     name: Literal["dice"] = "dice"
 
@@ -57,13 +52,7 @@ class DiceConfig(RegionConfig):
 @LOSSES.config("jaccard")
 @dataclass(config=STRICT, kw_only=True)
 class JaccardConfig(RegionConfig):
-    """
-    Args:
-        smooth: pixels added above and below the fraction, > 0: a class without a pixel is learnt from its false positives, the harder
-            the fewer they are against `smooth`.
-        class_weights: how much each class counts in the mean over classes, >= 0; null: all the same.
-        include_background: whether class 0 of a multiclass task counts.
-    """
+    """Args: as in `RegionConfig`."""
 
     name: Literal["jaccard"] = "jaccard"
 
@@ -75,9 +64,7 @@ class TverskyConfig(RegionConfig):
     Args:
         alpha: what a false positive costs, >= 0; 0.5 and 0.5 are Dice, 1 and 1 Jaccard.
         beta: what a false negative costs, >= 0.
-        smooth: pixels added above and below the fraction, > 0.
-        class_weights: how much each class counts in the mean over classes, >= 0; null: all the same.
-        include_background: whether class 0 of a multiclass task counts.
+        smooth, class_weights, include_background: as in `RegionConfig`.
     """
 
     name: Literal["tversky"] = "tversky"
@@ -93,9 +80,7 @@ class FocalTverskyConfig(RegionConfig):
         alpha: what a false positive costs, >= 0.
         beta: what a false negative costs, >= 0.
         gamma: exponent of a class's loss, > 0; below 1 classes that are nearly right keep a steep gradient, above 1 they fade.
-        smooth: pixels added above and below the fraction, > 0.
-        class_weights: how much each class counts in the mean over classes, >= 0; null: all the same.
-        include_background: whether class 0 of a multiclass task counts.
+        smooth, class_weights, include_background: as in `RegionConfig`.
     """
 
     name: Literal["focal_tversky"] = "focal_tversky"

@@ -21,17 +21,13 @@ class DiceLoss(RegionLoss):
     Args:
         mode: `binary`, `multiclass` (probabilities from a softmax) or `multilabel` (from sigmoids, as in binary).
         smooth: s > 0, in pixels; SMP 0.6 adds twice what it calls `smooth`.
-        class_weights: a weight >= 0 for each class in the mean over classes; None: all the same. Not in binary.
-        include_background: whether class 0 counts in multiclass.
-        ignore_index: the label of what does not count: no part in any sum, and a gradient of exactly 0, whatever the logits.
+        class_weights, include_background, ignore_index: as for `JaccardLoss`.
 
     Shape:
-        - logits: (N, 1, H, W) in binary, else (N, C, H, W); fp16 and bf16 are computed in fp32.
-        - target: (N, H, W) or (N, 1, H, W); in multilabel (N, C, H, W).
-        - returns: a scalar in [0, 1); 0 where everything is ignored.
+        As for `JaccardLoss`.
 
     Raises:
-        ValueError: for shapes that do not go together, integer logits, and on the CPU for labels out of range.
+        ValueError: as `JaccardLoss`.
 
     Reference:
         Milletari et al., V-Net, arXiv 1606.04797, section 3, with plain sums in the denominator.

@@ -171,9 +171,7 @@ class TverskyLoss(RegionLoss):
         alpha: what false positives cost, >= 0.
         beta: what false negatives cost, >= 0.
         smooth: s > 0, in pixels.
-        class_weights: a weight >= 0 for each class in the mean over classes; None: all the same. Not in binary.
-        include_background: whether class 0 counts in multiclass.
-        ignore_index: the label of what does not count: no part in any sum, and a gradient of exactly 0, whatever the logits.
+        class_weights, include_background, ignore_index: as for `JaccardLoss`.
 
     Shape:
         As for `JaccardLoss`.
@@ -213,9 +211,7 @@ class FocalTverskyLoss(RegionLoss):
         beta: what false negatives cost, >= 0; the paper calls this alpha.
         gamma: > 0; the paper writes 1 / gamma, and takes 4/3 of it: 0.75 here.
         smooth: s > 0, in pixels.
-        class_weights: a weight >= 0 for each class in the mean over classes; None: all the same. Not in binary.
-        include_background: whether class 0 counts in multiclass.
-        ignore_index: the label of what does not count: no part in any sum, and a gradient of exactly 0, whatever the logits.
+        class_weights, include_background, ignore_index: as for `JaccardLoss`.
 
     Shape:
         As for `JaccardLoss`.
