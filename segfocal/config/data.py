@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from segfocal.config.base import STRICT, Count, Flag, Fraction, Index, NonNegative
+from segfocal.config.base import STRICT, Count, Flag, Fraction, Index, NonNegative, Positive
 from segfocal.config.synthetic import SYNTHETIC_CLASSES
 from segfocal.config.task import TaskConfig
 from segfocal.registry import Registry
@@ -27,6 +27,9 @@ class DataConfig:
         limit: use only so many samples of each split; null uses all.
         overfit: validate and test on the training samples, to see whether a model can learn at all.
         check: `fast` reads the samples that have changed since they were last read, before anything else; `full` reads all.
+        cache: keep decoded training samples: in memory that the workers share (`ram`), or in a file that stays for the next run (`disk`).
+        cache_gb: the most that the cache may take, in gigabytes; null takes half of what is free.
+        worker_timeout: seconds without a batch after which a worker counts as hanging; 0 waits for ever.
     """
 
     name: str
@@ -36,6 +39,9 @@ class DataConfig:
     limit: Count | None = None
     overfit: Flag = False
     check: Literal["fast", "full"] = "fast"
+    cache: Literal["none", "ram", "disk"] = "none"
+    cache_gb: Positive | None = None
+    worker_timeout: Index = 600
 
     def problems(self, task: TaskConfig) -> list[str]:
         """What does not go with the task, a line each."""

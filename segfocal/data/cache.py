@@ -10,13 +10,16 @@ import hashlib
 import logging
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from segfocal.data.measure import SampleStats
+from segfocal.data.source import Array
 
-VERSION = 1  # of what is measured and how it is kept
+VERSION = 2  # of what is measured and how it is kept
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +32,35 @@ def cache_dir() -> Path:
 def digest(text: str) -> bytes:
     """What a sample is known by: 16 bytes of a text that names its files, their sizes and times."""
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()[:16]
+
+
+def as_arrays(samples: list[SampleStats]) -> dict[str, Array]:
+    """Measurements as plain arrays, for a file."""
+    return {
+        "pixels": np.stack([sample.pixels for sample in samples]),
+        "valid": np.stack([sample.valid for sample in samples]),
+        "size": np.array([sample.size for sample in samples]),
+        "channel_sums": np.stack([sample.channel_sums for sample in samples]),
+        "points": np.concatenate([sample.points for sample in samples]),
+        "ends": np.cumsum([len(sample.points) for sample in samples]),
+        "content": as_rows([sample.content for sample in samples]),
+        "look": as_rows([sample.look for sample in samples]),
+    }
+
+
+def from_arrays(arrays: Mapping[str, Array]) -> list[SampleStats]:
+    """What `as_arrays` was given."""
+    points = np.split(arrays["points"], arrays["ends"][:-1])
+    columns = [arrays[name] for name in ("pixels", "valid", "size", "channel_sums")]
+    return [
+        SampleStats(pixels, valid, (int(size[0]), int(size[1])), sums, places, bytes(content), bytes(look))
+        for pixels, valid, size, sums, places, content, look in zip(*columns, points, arrays["content"], arrays["look"], strict=True)
+    ]
+
+
+def as_rows(texts: list[bytes]) -> Array:
+    """Texts of one length, a row each: NumPy's own type for them would drop zeros at their end."""
+    return np.frombuffer(b"".join(texts), np.uint8).reshape(len(texts), -1)
 
 
 class StatsCache:
@@ -44,13 +76,7 @@ class StatsCache:
         """What is known, by `digest`."""
         try:
             with np.load(self.path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in ("ids", "pixels", "valid", "size", "channel_sums", "points", "ends")}
-            points = np.split(arrays["points"], arrays["ends"][:-1])
-            columns = zip(*(arrays[name] for name in ("ids", "pixels", "valid", "size", "channel_sums")), points, strict=True)
-            return {
-                bytes(key): SampleStats(pixels, valid, (int(size[0]), int(size[1])), sums, places)
-                for key, pixels, valid, size, sums, places in columns
-            }
+                return {bytes(key): sample for key, sample in zip(file["ids"], from_arrays(dict(file)), strict=True)}
         except Exception as error:  # damaged, of another layout, not readable: whatever NumPy and zipfile meet
             if self.path.exists():
                 log.warning("%s cannot be read (%s): the data is read again", self.path, error)
@@ -58,20 +84,11 @@ class StatsCache:
 
     def save(self, known: dict[bytes, SampleStats]) -> None:
         """Keep what is known, in one step; a directory that cannot be written to keeps nothing."""
-        samples = list(known.values())
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=self.path.parent, suffix=".tmp", delete=False) as file:
-                np.savez(
-                    file,
-                    ids=np.frombuffer(b"".join(known), np.uint8).reshape(-1, 16),
-                    pixels=np.stack([sample.pixels for sample in samples]),
-                    valid=np.stack([sample.valid for sample in samples]),
-                    size=np.array([sample.size for sample in samples]),
-                    channel_sums=np.stack([sample.channel_sums for sample in samples]),
-                    points=np.concatenate([sample.points for sample in samples]),
-                    ends=np.cumsum([len(sample.points) for sample in samples]),
-                )
+                arrays: dict[str, Any] = {"ids": as_rows(list(known)), **as_arrays(list(known.values()))}
+                np.savez(file, **arrays)
             os.replace(file.name, self.path)
         except OSError as error:
             log.warning("%s cannot be written (%s): the next run reads the data again", self.path, error)

@@ -62,6 +62,9 @@ class FolderSource:
         masks = [self.labels(self._mask_like(path, image), path) for path in pair.masks]
         return image, np.stack(masks, axis=-1) if self.stacked else masks[0]
 
+    def known(self, index: int) -> None:
+        return None
+
     def _mask_like(self, path: Path, image: Array) -> Array:
         mask = read_mask(path, self.config.max_megapixels)
         if mask.shape != image.shape[:2]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import cv2
@@ -22,6 +23,8 @@ class SampleStats:
         size: height and width.
         channel_sums: count, sum and sum of squares of each channel, (3, channels); images of 8 bit scaled to 0..1.
         points: class, row and column, (K, 3): at most `POINTS` of each class, drawn evenly from its pixels.
+        content: of the image, 16 bytes: equal where all pixels are.
+        look: of the image, 8 bytes: equal where it looks the same, see `looks`.
     """
 
     pixels: Array
@@ -29,6 +32,8 @@ class SampleStats:
     size: tuple[int, int]
     channel_sums: Array
     points: Array
+    content: bytes
+    look: bytes
 
 
 def measure(image: Array, mask: Array, task: TaskConfig) -> SampleStats:
@@ -41,7 +46,28 @@ def measure(image: Array, mask: Array, task: TaskConfig) -> SampleStats:
         of_class = mask.reshape(*mask.shape[:2], task.num_classes)
         pixels, valid = (of_class == 1).sum((0, 1)), (of_class != task.ignore_index).sum((0, 1))
         planes = [of_class[..., label] == 1 if pixels[label] else None for label in range(task.num_classes)]
-    return SampleStats(pixels, valid, (image.shape[0], image.shape[1]), _channel_sums(image), _points(planes))
+    return SampleStats(pixels, valid, (image.shape[0], image.shape[1]), _channel_sums(image), _points(planes), content(image), looks(image))
+
+
+def content(image: Array) -> bytes:
+    """16 bytes that two images share where they are the same, pixel by pixel."""
+    found = hashlib.blake2b(f"{image.shape} {image.dtype}".encode(), digest_size=16)
+    found.update(np.ascontiguousarray(image).data)
+    return found.digest()
+
+
+def looks(image: Array) -> bytes:
+    """Whether each of 8 x 8 places is brighter than its neighbour on the right: the same for a picture saved, scaled or lit otherwise.
+
+    The first three channels are looked at.
+
+    Reference:
+        The difference hash dHash, N. Krawetz, 2013.
+    """
+    small = (
+        cv2.resize(np.ascontiguousarray(image[..., :3]), (9, 8), interpolation=cv2.INTER_AREA).reshape(8, 9, -1).astype(np.float32).mean(-1)
+    )
+    return np.packbits(small[:, :-1] > small[:, 1:]).tobytes()
 
 
 def _channel_sums(image: Array) -> Array:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from segfocal.data.measure import SampleStats
 
 Array = NDArray[Any]
 Point = tuple[int, int]  # row and column of a pixel
@@ -32,6 +35,9 @@ class Source(Protocol):
         ignore_index stands in the mask as it is.
         """
 
+    def known(self, index: int) -> SampleStats | None:
+        """What was measured of a sample when it was stored; None where it has to be read for that."""
+
 
 class Subset:
     """The first samples of a source."""
@@ -52,3 +58,6 @@ class Subset:
 
     def read(self, index: int) -> tuple[Array, Array]:
         return self.source.read(index)
+
+    def known(self, index: int) -> SampleStats | None:
+        return self.source.known(index)

@@ -87,6 +87,7 @@ def scan(sources: dict[str, Source], task: TaskConfig, where: str, again: bool =
     cache = StatsCache(f"{settings} {task.name} {task.num_classes} {task.ignore_index}")
     keys = [digest(source.identity(index)) for source, index in jobs]
     known = {} if again else cache.load()
+    known |= {key: sample for key, (source, index) in zip(keys, jobs, strict=True) if (sample := source.known(index)) is not None}
     missing = [number for number, key in enumerate(keys) if key not in known]
     faults = []
     for number, result in zip(missing, _measured([jobs[number] for number in missing], task), strict=True):

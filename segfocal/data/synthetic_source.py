@@ -39,6 +39,9 @@ class SyntheticSource:
             self.kept[index] = (image, mask)
         return self.kept[index]
 
+    def known(self, index: int) -> None:
+        return None
+
 
 @DATA.builder(SyntheticConfig)
 def synthetic_sources(config: SyntheticConfig, task: TaskConfig, channels: int, seed: int) -> dict[str, Source]:

@@ -143,7 +143,7 @@ def test_what_is_kept_is_plain_arrays(folder: Path) -> None:
     opened(folder).check()
     (path,) = cache.cache_dir().iterdir()
     with np.load(path, allow_pickle=False) as file:
-        assert set(file) == {"ids", "pixels", "valid", "size", "channel_sums", "points", "ends"}
+        assert set(file) == {"ids", "pixels", "valid", "size", "channel_sums", "points", "ends", "content", "look"}
 
 
 def test_generated_images_are_known_by_their_number() -> None:
