@@ -174,6 +174,7 @@ def test_interrupting_ends_the_process(tmp_path: Path) -> None:
         stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # in the background a shell has it ignored
     )
     assert process.stdout is not None
     for line in process.stdout:

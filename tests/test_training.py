@@ -248,10 +248,13 @@ def test_an_interrupt_amid_writing_waits_until_the_checkpoint_is_whole(tmp_path:
             real(content, interrupted)
 
     monkeypatch.setattr(torch, "save", save)
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
-        checkpoints.DurableCheckpointIO().save_checkpoint({"a": torch.ones(1000)}, path)
-    assert signal.getsignal(signal.SIGINT) is before
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background a shell has it ignored
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            checkpoints.DurableCheckpointIO().save_checkpoint({"a": torch.ones(1000)}, path)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert list(tmp_path.iterdir()) == [path]
     assert torch.load(path, weights_only=True)["a"].sum() == 1000
 

@@ -15,7 +15,6 @@ from segfocal.config.encoders import ARCHITECTURES, check_encoder
 from segfocal.config.loss import LossConfig, check_loss
 from segfocal.config.optim import OPTIMIZERS, SCHEDULERS, OptimizerConfig, SchedulerConfig
 from segfocal.config.sampling import SAMPLING, SamplingConfig
-from segfocal.config.synthetic import SYNTHETIC_CLASSES
 from segfocal.config.task import TaskConfig
 from segfocal.registry import LOSSES
 from segfocal.rundir import unwritable
@@ -156,9 +155,8 @@ class TrainConfig:
             raise ValueError("data=checkpoint is for evaluate.py: choose the data to train on, as in data=folder data.root=/path/to/data")
         problems = []
         if self.task.classes is None:
-            if self.data.name == "synthetic":
-                self.task.classes = list(SYNTHETIC_CLASSES[self.task.name])
-            else:
+            self.task.classes = self.data.known_classes(self.task.name)
+            if self.task.classes is None:
                 problems = ["task.classes is not said: name the classes of the masks, as in 'task.classes=[crack]'"]
         problems += self.data.problems(self.task) + check_loss(self.loss, self.task) + unwritable(self.out)
         if problems:

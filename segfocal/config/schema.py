@@ -15,7 +15,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from segfocal.config import loss_entropy, loss_focal, loss_overlap, loss_sum, run  # noqa: F401  # the losses register themselves
+from segfocal.config import layouts, loss_entropy, loss_focal, loss_overlap, loss_sum, run, streaming  # noqa: F401  # they register themselves
 from segfocal.config.augment import AugmentConfig
 from segfocal.config.data import DATA
 from segfocal.config.optim import OPTIMIZERS, SCHEDULERS

@@ -12,9 +12,11 @@ from segfocal.config.data import DATA, DataConfig
 from segfocal.config.sampling import SAMPLING, SamplingConfig, UniformConfig
 from segfocal.config.task import TaskConfig
 from segfocal.data.dataset import Batch, Collate, SegmentationDataset
+from segfocal.data.faults import told
 from segfocal.data.sampling import SameSizeBatches
-from segfocal.data.source import Source, Subset
-from segfocal.data.stats import SplitStats, scan
+from segfocal.data.scan import Scan, overlaps, scan
+from segfocal.data.source import Source, Sources, Subset
+from segfocal.data.stats import SplitStats
 from segfocal.data.transforms import TrainTransform
 from segfocal.errors import UserError
 
@@ -46,7 +48,9 @@ class SegmentationData(LightningDataModule):
         super().__init__()
         self.config, self.augment, self.sampling, self.task, self.seed = config, augment, sampling, task, seed
         self.workers, self.pin_memory = workers, pin_memory
-        sources: dict[str, Source] = DATA.build(config, task, channels, seed)
+        opened: Sources = DATA.build(config, task, channels, seed)
+        self.faults = opened.faults
+        sources: dict[str, Source] = dict(opened)
         if config.overfit:
             sources = dict.fromkeys(("train", "val", "test"), sources["train"])
         if config.limit is not None:
@@ -56,13 +60,30 @@ class SegmentationData(LightningDataModule):
         self.mean: list[float] = [0.0] * channels
         self.std: list[float] = [1.0] * channels
 
-    def check(self, split: str | None = None) -> dict[str, SplitStats]:
-        """Measure a split, or all of them; raises UserError with every fault."""
-        where = f"data.root={root}" if (root := getattr(self.config, "root", None)) else f"data={self.config.name}"
+    def inspect(self, split: str | None = None) -> Scan:
+        """Measure a split, or all of them, and find every fault."""
         sources = self.sources if split is None else {split: self.dataset(split).source}
-        found = scan(sources, self.task, where, again=self.config.check == "full")
-        self.measured.update(found)
-        return found
+        found = scan(sources, self.task, self.where, again=self.config.check == "full")
+        self.measured.update(found.stats)
+        both = [] if self.config.overfit or getattr(self.config, "overlap", "allow") == "allow" else overlaps(sources, found, self.where)
+        return Scan(found.stats, [*self.faults, *found.faults, *both])
+
+    def check(self, split: str | None = None) -> dict[str, SplitStats]:
+        """Measure a split, or all of them.
+
+        Raises:
+            UserError: with every fault.
+        """
+        stats, faults = self.inspect(split)
+        if faults:
+            raise told(faults, self.where)
+        return stats
+
+    @property
+    def where(self) -> str:
+        """What the data is called in messages."""
+        named = [key for key in ("root", "file") if getattr(self.config, key, None)]
+        return f"data.{named[0]}={getattr(self.config, named[0])}" if named else f"data={self.config.name}"
 
     def normalise(self, mean: list[float], std: list[float]) -> None:
         """Say what is subtracted from and divides each channel; before any loader is asked for."""
@@ -82,6 +103,7 @@ class SegmentationData(LightningDataModule):
         # BatchSampler is typed for plain indices, and takes any.
         measured = self.measured if "train" in self.measured else self.check("train")
         sampler: Any = SAMPLING.build(self.sampling, measured["train"], self.task, self.seed)
+        sampler.blocks = getattr(dataset.source, "blocks", None)
         batches = BatchSampler(sampler, self.config.batch_size, drop_last)
         return self._loader(dataset, batches)
 

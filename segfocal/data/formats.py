@@ -10,86 +10,128 @@ import stat
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
-from segfocal.errors import UserError
+from segfocal.config.labels import HIGHEST
+from segfocal.data.faults import BadFileError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
-MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")
-LOSSY = (".jpg", ".jpeg", ".webp")
+MASK_SUFFIXES = (*IMAGE_SUFFIXES, ".gif")
+LOSSY = ("JPEG", "WEBP", "MPO")  # as Pillow finds them in the content, whatever the name
+MOST_COLOURS = 64  # in a mask; a photograph has thousands
 
 Array = NDArray[Any]
 Image.MAX_IMAGE_PIXELS = None  # the cap is `max_megapixels`, checked before decoding and said in one line
 
 
-class BadFileError(UserError):
-    """A file that cannot be used: its name and why."""
-
-
-def read_image(path: Path, channels: int, exif: str | None = None, max_megapixels: float = 200.0) -> Array:
+def read_image(path: Path, channels: int, exif: str | None = None, max_megapixels: float = 200.0, scale: float | None = None) -> Array:
     """An image as (H, W, channels): uint8 in 0..255, or float32 (16-bit files in 0..1, float files as they are).
 
     Grey is repeated for three channels, colour becomes luminance for one, alpha is dropped; any other difference between
-    the file's bands and `channels` is an error.
+    the file's bands and `channels` is an error. With a scale, JPEG is decoded no larger than is needed for it.
 
     Raises:
         BadFileError: with the file's name, what was found and what to do.
     """
     _check_regular(path)
-    if path.suffix.lower() in (".tif", ".tiff"):
+    if _is_tiff(path):
         array = _read_tiff(path, max_megapixels)
     else:
-        with _open(path, max_megapixels) as image:
+        with _open(path, max_megapixels, scale=scale) as image:
             turned = image.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1)
             if turned and exif is None:
                 raise BadFileError(
-                    f"{path}: its EXIF tag asks for a rotation, which the mask does not have: "
-                    "data.exif=apply rotates the image, data.exif=ignore takes it as stored"
+                    path,
+                    "its EXIF tag asks for a rotation, which the mask does not have",
+                    mend="data.exif=apply rotates the image, data.exif=ignore takes it as stored",
                 )
             array = _pixels(ImageOps.exif_transpose(image) if turned and exif == "apply" else image)
     return _with_channels(_as_float(array, path), channels, path)
 
 
-def read_mask(path: Path, max_megapixels: float = 200.0) -> Array:
+def scaled(size: tuple[int, int], scale: float | None) -> tuple[int, int]:
+    """Height and width at a scale."""
+    return size if scale is None else (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
+
+
+def resized(array: Array, size: tuple[int, int], interpolation: int) -> Array:
+    """An image or mask of another height and width; OpenCV takes four channels at a time."""
+    if array.shape[:2] == size:
+        return array
+    height, width = size
+    if array.ndim == 2:
+        return cv2.resize(array, (width, height), interpolation=interpolation)
+    planes = [cv2.resize(array[..., channel], (width, height), interpolation=interpolation) for channel in range(array.shape[2])]
+    return np.stack(planes, axis=-1)
+
+
+def read_mask(path: Path, max_megapixels: float = 200.0, colours: bool = False, lossy: bool = False) -> Array:
     """A mask as (H, W) of the numbers in the file: palette indices, 0/1 for 1-bit, ids of 8 or 16 bit.
 
+    Args:
+        path: of the file.
+        max_megapixels: larger ones are refused before they are decoded.
+        colours: what counts is the colour that a pixel shows: (H, W, 3) uint8.
+        lossy: JPEG and WebP are taken; their values are near those that were saved.
+
     Raises:
-        BadFileError: also for JPEG and WebP (their values are not those that were saved) and for colour pictures.
+        BadFileError: also for pictures in colour where numbers are expected.
     """
     _check_regular(path)
-    if path.suffix.lower() in LOSSY:
-        raise BadFileError(f"{path}: masks in {path.suffix} are not exact: save them as PNG")
-    if path.suffix.lower() in (".tif", ".tiff"):
+    if _is_tiff(path):
         array = _read_tiff(path, max_megapixels)
     else:
         with _open(path, max_megapixels) as image:
-            array = np.asarray(image)
-    if array.ndim == 3 and (array[..., :1] == array[..., : min(3, array.shape[2])]).all():
-        array = array[..., 0]  # grey, saved as colour
+            if image.format in LOSSY and not lossy:
+                raise BadFileError(
+                    path,
+                    f"masks in {image.format} are not exact",
+                    mend="save them as PNG, or say where to cut: 'data.label_map={0-127:0,128-255:1}'",
+                )
+            array = np.asarray(image.convert("RGB") if colours else image)
+    if colours:
+        return _with_channels(array.astype(np.uint8), 3, path)
+    if array.ndim == 3 and (array[..., :1] == array[..., : max(1, array.shape[2] - (array.shape[2] in (2, 4)))]).all():
+        array = array[..., 0]  # grey, saved as colour, or with alpha
     if array.ndim != 2:
-        raise BadFileError(f"{path}: a colour picture of {array.shape[2]} channels, where a mask of class ids in one channel is expected")
+        raise BadFileError(path, f"a colour picture of {array.shape[2]} channels", "one number a pixel is expected", _colour_map(array))
     if array.dtype == bool:
         return array.astype(np.uint8)
-    if not np.issubdtype(array.dtype, np.integer) or array.min() < 0 or array.max() > 65535:
+    if not np.issubdtype(array.dtype, np.integer) or array.min() < 0 or array.max() > HIGHEST:
         raise BadFileError(
-            f"{path}: mask of {array.dtype} from {array.min()} to {array.max()}, where whole numbers from 0 to 65535 are expected"
+            path,
+            f"mask of {array.dtype} from {array.min()} to {array.max()}",
+            f"whole numbers from 0 to {HIGHEST} are expected",
         )
     return array
+
+
+def _colour_map(array: Array) -> str:
+    """The override for the colours of a picture, the most frequent one first, where they are few."""
+    if array.dtype != np.uint8 or array.shape[2] not in (3, 4):
+        return ""
+    colours, counts = np.unique(array[..., :3].reshape(-1, 3), axis=0, return_counts=True)
+    if len(colours) > MOST_COLOURS:
+        return f"it has {len(colours)} colours: is it a photograph? data.masks names the folder of the masks"
+    ordered = colours[np.argsort(-counts, kind="stable")]
+    named = ",".join(f"{red}-{green}-{blue}:{label}" for label, (red, green, blue) in enumerate(ordered))
+    return f"say which colour is which class, as in 'data.label_map={{{named}}}'"
 
 
 def image_size(path: Path, exif: str | None = None) -> tuple[int, int]:
     """Height and width, from the header alone."""
     _check_regular(path)
-    if path.suffix.lower() in (".tif", ".tiff"):
+    if _is_tiff(path):
         try:
             with tifffile.TiffFile(path) as file:
                 page = file.pages[0]
                 return int(page.imagelength), int(page.imagewidth)  # type: ignore[union-attr]  # a frame has them too
         except Exception as error:
-            raise BadFileError(f"{path}: cannot be read as TIFF ({error})") from None
+            raise BadFileError(path, f"cannot be read as TIFF ({_short(error)})") from None
     with _open(path, float("inf"), header_only=True) as image:
         width, height = image.size
         if exif == "apply" and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5:  # quarter turns
@@ -110,26 +152,34 @@ def _check_regular(path: Path) -> None:
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        raise BadFileError(f"{path}: {error.strerror}") from None
+        raise BadFileError(path, str(error.strerror)) from None
     if not stat.S_ISREG(mode):  # opening a FIFO would wait for ever
-        raise BadFileError(f"{path}: not a regular file")
+        raise BadFileError(path, "not a regular file")
 
 
-def _open(path: Path, max_megapixels: float, header_only: bool = False) -> Image.Image:
+def _is_tiff(path: Path) -> bool:
+    """By its first bytes: names lie."""
+    with path.open("rb") as file:
+        return file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def _open(path: Path, max_megapixels: float, header_only: bool = False, scale: float | None = None) -> Image.Image:
     try:
         image = Image.open(path)
     except Exception as error:  # Pillow's plug-ins raise whatever they meet
-        raise BadFileError(f"{path}: cannot be read as an image ({_short(error)})") from None
+        raise BadFileError(path, f"cannot be read as an image ({_short(error)})") from None
     megapixels = image.size[0] * image.size[1] / 1e6
     if megapixels > max_megapixels:
         image.close()
-        raise BadFileError(f"{path}: {megapixels:.0f} megapixels, more than data.max_megapixels={max_megapixels:g}")
+        raise BadFileError(path, f"{megapixels:.0f} megapixels", f"more than data.max_megapixels={max_megapixels:g}")
     try:
         if not header_only:
+            if scale is not None:  # JPEG alone can: by halves, and no smaller than is asked for
+                image.draft(None, scaled(image.size, scale))
             image.load()
     except Exception as error:  # truncated data is found here
         image.close()
-        raise BadFileError(f"{path}: damaged ({_short(error)})") from None
+        raise BadFileError(path, f"damaged ({_short(error)})") from None
     return image
 
 
@@ -143,7 +193,7 @@ def _pixels(image: Image.Image) -> Array:
 def _read_tiff(path: Path, max_megapixels: float) -> Array:
     height, width = image_size(path)
     if height * width / 1e6 > max_megapixels:
-        raise BadFileError(f"{path}: {height * width / 1e6:.0f} megapixels, more than data.max_megapixels={max_megapixels:g}")
+        raise BadFileError(path, f"{height * width / 1e6:.0f} megapixels", f"more than data.max_megapixels={max_megapixels:g}")
     try:
         with tifffile.TiffFile(path) as file:
             array, axes = file.asarray(), file.series[0].axes
@@ -154,7 +204,7 @@ def _read_tiff(path: Path, max_megapixels: float) -> Array:
     if array.ndim == 3 and axes.find("Y") > 0:  # bands first
         array = np.moveaxis(array, 0, -1)
     if array.ndim not in (2, 3):
-        raise BadFileError(f"{path}: {array.ndim} dimensions ({axes}), where height, width and bands are expected")
+        raise BadFileError(path, f"{array.ndim} dimensions ({axes})", "height, width and bands are expected")
     return array
 
 
@@ -165,9 +215,9 @@ def _as_float(array: Array, path: Path) -> Array:
         return (array / 65535).astype(np.float32)
     if np.issubdtype(array.dtype, np.floating):
         if not np.isfinite(array).all():
-            raise BadFileError(f"{path}: holds NaN or infinite values: replace them in the file")
+            raise BadFileError(path, "holds NaN or infinite values", mend="replace them in the file")
         return array.astype(np.float32)
-    raise BadFileError(f"{path}: pixels of type {array.dtype}, where 8-bit, 16-bit or float is expected")
+    raise BadFileError(path, f"pixels of type {array.dtype}", "8-bit, 16-bit or float is expected")
 
 
 def _with_channels(array: Array, channels: int, path: Path) -> Array:
@@ -183,8 +233,8 @@ def _with_channels(array: Array, channels: int, path: Path) -> Array:
         grey = colours @ weights
         result: Array = (np.rint(grey) if array.dtype == np.uint8 else grey).astype(array.dtype)[..., None]
         return result
-    raise BadFileError(f"{path}: {found} channels, where model.in_channels={channels}")
+    raise BadFileError(path, f"{found} channels", f"model.in_channels={channels} is expected", f"say model.in_channels={found}")
 
 
 def _short(error: Exception) -> str:
-    return str(error).splitlines()[0][:100] if str(error) else type(error).__name__
+    return str(error).splitlines()[0].split(" '")[0][:100] if str(error) else type(error).__name__  # the path is said already

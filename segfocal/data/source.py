@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from segfocal.data.faults import Fault
     from segfocal.data.measure import SampleStats
 
 Array = NDArray[Any]
@@ -37,6 +39,19 @@ class Source(Protocol):
 
     def known(self, index: int) -> SampleStats | None:
         """What was measured of a sample when it was stored; None where it has to be read for that."""
+
+
+class Sources(dict[str, Source]):
+    """The splits of a data set by their names.
+
+    Args:
+        sources: of each split.
+        faults: what is wrong with names, pairs and splits, found without reading a sample.
+    """
+
+    def __init__(self, sources: dict[str, Source], faults: Sequence[Fault] = ()) -> None:
+        super().__init__(sources)
+        self.faults = list(faults)
 
 
 class Subset:

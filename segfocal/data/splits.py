@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
+from segfocal.data.faults import Fault
+from segfocal.data.files import Sample
+from segfocal.data.formats import IMAGE_SUFFIXES
+from segfocal.data.source import Array
 from segfocal.errors import UserError
 from segfocal.nearest import did_you_mean
 
@@ -17,11 +22,10 @@ MOST_NAMED = 5  # names in a message
 Splits = dict[str, list[str]]  # the names of each split's samples
 
 
-def by_files(root: Path, names: list[str]) -> Splits:
-    """The splits that train.txt, val.txt and test.txt name, a stem a line.
+def by_files(root: Path, names: list[str], faults: list[Fault]) -> Splits:
+    """The splits that train.txt, val.txt and test.txt name, a name a line, with or without the ending of the image's file.
 
-    Raises:
-        UserError: for stems that are no sample's, and for samples that are named twice.
+    Names of no sample, and of samples that are in another split already, are left out and told in `faults`.
     """
     known = set(names)
     splits: Splits = {}
@@ -30,43 +34,66 @@ def by_files(root: Path, names: list[str]) -> Splits:
         path = root / f"{split}.txt"
         if not path.is_file():
             continue
-        stems = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        unknown = [stem for stem in stems if stem not in known]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        found = [line if line in known else without_ending(line) for line in lines]
+        unknown = [name for name in found if name not in known]
         if unknown:
-            raise UserError(
-                f"{path}: {len(unknown)} of {len(stems)} lines name no image: {named(unknown)}{did_you_mean(unknown[0], known, most=0)}"
-            )
-        twice = [stem for stem in stems if stem in taken] or [stem for stem in stems if stems.count(stem) > 1]
+            near = did_you_mean(unknown[0], known, most=0).removeprefix("; ")
+            faults.append(Fault(str(path), f"{len(unknown)} of {len(found)} lines name no image: {named(unknown)}", mend=near))
+        twice = {name for name, count in Counter(found).items() if count > 1 or name in taken}
         if twice:
-            raise UserError(
-                f"{path}: {named(sorted(set(twice)))} stand in {taken.get(twice[0], split)}.txt already: a sample belongs to one split"
-            )
-        taken.update(dict.fromkeys(stems, split))
-        splits[split] = stems
+            elsewhere = taken.get(min(twice), split)
+            faults.append(Fault(str(path), f"{named(sorted(twice))} stand in {elsewhere}.txt already", "a sample belongs to one split"))
+        splits[split] = [name for name in dict.fromkeys(found) if name in known and name not in taken]
+        taken.update(dict.fromkeys(found, split))
     return splits
 
 
-def by_fractions(names: list[str], fractions: list[float], seed: int, groups: dict[str, str] | None = None) -> Splits:
+def without_ending(name: str) -> str:
+    """A name without .jpg and the like; other dots belong to it."""
+    return str(Path(name).with_suffix("")) if Path(name).suffix.lower() in IMAGE_SUFFIXES else name
+
+
+def draw(
+    names: list[str],
+    fractions: list[float],
+    seed: int,
+    groups: dict[str, str] | None = None,
+    classes: dict[str, Array] | None = None,
+) -> Splits:
     """Splits drawn by seed; the order of the names plays no part.
+
+    Groups go one by one, those with the rarest class first, to the split that still misses most images of that class; those
+    with no class at last, to the split that misses most images.
 
     Args:
         names: of the samples.
         fractions: shares of train, val and test.
         seed: of the run.
-        groups: the group of each name; a group stays together, and goes where most is missing. None: each is its own.
+        groups: the group of each name, which stays together. None: each is its own.
+        classes: which classes each image has, (C,) of 0 and 1. None: it plays no part.
+
+    Reference:
+        Iterative stratification: Sechidis, Tsoumakas, Vlahavas, On the stratification of multi-label data, ECML 2011, algorithm 1.
     """
     names, rng = sorted(names), np.random.default_rng(seed)
-    if groups is None:
-        ends = np.rint(np.cumsum(fractions) * len(names)).astype(int)
-        parts = np.split(rng.permutation(len(names)), ends[:-1])
-        return {split: [names[index] for index in sorted(part)] for split, part in zip(SPLITS, parts, strict=True)}
     members: dict[str, list[str]] = {}
     for name in names:
-        members.setdefault(groups[name], []).append(name)
+        members.setdefault(groups[name] if groups else name, []).append(name)
+    units = list(members.values())
+    # A row a unit: its images of each class, and in the last column all of them.
+    has = np.array([[*(np.sum([classes[name] for name in unit], axis=0) if classes else []), len(unit)] for unit in units], float)
+    missing = np.outer(fractions, has.sum(0))  # of each split
+    order, waiting = rng.permutation(len(units)), np.ones(len(units), bool)
     splits: Splits = {split: [] for split in SPLITS}
-    for number in rng.permutation(len(members)):
-        missing = [share * len(names) - len(splits[split]) for split, share in zip(SPLITS, fractions, strict=True)]
-        splits[SPLITS[int(np.argmax(missing))]] += list(members.values())[number]
+    while waiting.any():
+        left = has[waiting].sum(0)
+        column = int(np.argmin(np.where(left[:-1] > 0, left[:-1], np.inf))) if (left[:-1] > 0).any() else -1
+        for number in order[waiting[order] & (has[order, column] > 0)]:
+            place = max(range(len(SPLITS)), key=lambda split: (missing[split, column], missing[split, -1]))
+            splits[SPLITS[place]] += units[number]
+            missing[place] -= has[number]
+            waiting[number] = False
     return {split: sorted(found) for split, found in splits.items()}
 
 
@@ -83,16 +110,18 @@ def groups_of(names: list[str], pattern: str, key: str) -> dict[str, str]:
     return {name: match[1] if match.re.groups else match[0] for name, match in found.items() if match is not None}
 
 
-def check_groups(splits: Splits, groups: dict[str, str], key: str) -> None:
-    """Raise UserError where a group is in two splits: what is measured on one was learnt on the other."""
-    of_split = {split: {groups[name] for name in names} for split, names in splits.items()}
-    faults = [
-        f"{key}: in {split} and in {other}, too: {named(both)}"
+def torn(splits: dict[str, list[Sample]], key: str) -> list[Fault]:
+    """Groups that are in two splits: what is measured on one was learnt on the other."""
+    of_split = {split: {sample.group for sample in samples if sample.group is not None} for split, samples in splits.items()}
+    return [
+        Fault(
+            key,
+            f"in {split} and in {other}, too: {named(both)}",
+            mend="keep each group in one split, or let data.split=fractions draw them",
+        )
         for split, other in combinations(of_split, 2)
         if (both := sorted(of_split[split] & of_split[other]))
     ]
-    if faults:
-        raise UserError("\n".join([*faults, "keep each group in one split, or let data.split=fractions draw them"]))
 
 
 def named(names: list[str]) -> str:

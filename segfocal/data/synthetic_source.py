@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from segfocal.config.data import DATA, SyntheticConfig
 from segfocal.config.task import TaskConfig
-from segfocal.data.source import Array, Source
+from segfocal.data.source import Array, Sources
 from segfocal.data.synthetic import make_sample
 from segfocal.errors import UserError
 
@@ -44,9 +44,9 @@ class SyntheticSource:
 
 
 @DATA.builder(SyntheticConfig)
-def synthetic_sources(config: SyntheticConfig, task: TaskConfig, channels: int, seed: int) -> dict[str, Source]:
+def synthetic_sources(config: SyntheticConfig, task: TaskConfig, channels: int, seed: int) -> Sources:
     """The three splits; the run's seed plays no part, so that runs of several seeds are compared on the same images."""
     if channels not in (1, 3):
         raise UserError(f"model.in_channels={channels}: data=synthetic has colour images: 1 or 3")
     counts = {"train": config.train, "val": config.val, "test": config.test}
-    return {split: SyntheticSource(config, task, split, count, channels) for split, count in counts.items()}
+    return Sources({split: SyntheticSource(config, task, split, count, channels) for split, count in counts.items()})

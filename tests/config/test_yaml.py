@@ -21,6 +21,11 @@ GROUPS = sorted(path for path in CONF.glob("*/*.yaml") if path.parent.name != "h
 # What an option needs besides itself.
 BESIDES = {
     ("data", "folder"): ["data.root=/path", "task.classes=[crack]"],
+    ("data", "manifest"): ["data.file=/path.csv", "task.classes=[crack]"],
+    ("data", "coco"): ["data.root=/path", "task.classes=[crack]"],
+    ("data", "cityscapes"): ["data.root=/path", "task=multiclass"],
+    ("data", "voc"): ["data.root=/path", "task=multiclass"],
+    ("data", "streaming"): ["data.root=/path", "task.classes=[crack]"],
     ("experiment", "crackforest"): ["data.root=/path"],
     ("experiment", "camvid"): ["data.root=/path"],
     ("experiment", "cracks"): ["data.root=/path"],

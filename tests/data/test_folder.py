@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from segfocal.config.augment import AugmentConfig
-from segfocal.config.data import FolderConfig
+from segfocal.config.layouts import FolderConfig
 from segfocal.config.task import TaskConfig
 from segfocal.data.datamodule import SegmentationData
 from segfocal.errors import UserError
@@ -93,7 +93,7 @@ def _ignore_all(root: Path) -> None:
 FAULTS = {
     "0/255 masks without a map": fault(lambda root: None, "no pixel of blob in any training mask.*data.label_map={0:0,255:1}"),
     "label out of range": fault(_save(np.full((64, 64), 3)), r"photo_00.png: values 3 \(4096 pixels\)", **MAP),
-    "another size": fault(_save(np.zeros((32, 64))), "photo_00.png: mask of 64 x 32 pixels, its image has 64 x 64", **MAP),
+    "another size": fault(_save(np.zeros((32, 64))), "photo_00.png: mask of 64 x 32 pixels; its image has 64 x 64", **MAP),
     "missing mask": fault(lambda root: (root / "masks" / "photo_03.png").unlink(), "1 of 12 images have no mask: photo_03", **MAP),
     "missing image": fault(lambda root: (root / "images" / "photo_03.jpg").unlink(), "1 masks have no image.*photo_03", **MAP),
     "two images of a name": fault(
@@ -105,7 +105,9 @@ FAULTS = {
     "stem in two splits": fault(
         lambda root: (root / "val.txt").write_text("photo_00\n"), "val.txt: photo_00 stand in train.txt already", **MAP
     ),
-    "empty split": fault(lambda root: (root / "val.txt").write_text("\n"), r"no images in val \(data.split=files\)", **MAP),
+    "empty split": fault(
+        lambda root: (root / "val.txt").write_text("\n"), "no images in val; training needs both; there are 6 in train, 3 in test$", **MAP
+    ),
     "truncated image": fault(
         lambda root: (root / "images" / "photo_01.jpg").write_bytes((root / "images" / "photo_01.jpg").read_bytes()[:700]),
         "photo_01.jpg: damaged",
@@ -113,7 +115,7 @@ FAULTS = {
     ),
     "empty mask file": fault(lambda root: (root / "masks" / "photo_01.png").write_bytes(b""), "photo_01.png: cannot be read", **MAP),
     "no masks folder": fault(
-        lambda root: (root / "masks").rename(root / "mask"), "masks: no such folder .data.masks.; did you mean mask", **MAP
+        lambda root: (root / "masks").rename(root / "mask"), "masks: no such folder; data.masks names it; did you mean mask\\?$", **MAP
     ),
     "everything ignored": fault(_ignore_all, "no pixel of blob in any training mask", label_map={7: "ignore"}),
 }
@@ -131,7 +133,7 @@ def test_faults_of_files_are_told_together(folder: Path) -> None:
     (folder / "masks" / "photo_01.png").write_bytes(b"")
     _save(np.full((64, 64), 3))(folder)
     (folder / "images" / "photo_07.jpg").write_bytes(b"\xff\xd8")
-    with pytest.raises(UserError, match="3 of 12 samples cannot be used") as error:
+    with pytest.raises(UserError, match="cannot be used, for 3 faults:") as error:
         opened(folder, **MAP).check()
     assert all(name in str(error.value) for name in ("photo_00.png", "photo_01.png", "photo_07.jpg"))
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from segfocal.config.augment import AugmentConfig
-from segfocal.config.data import FolderConfig
+from segfocal.config.layouts import FolderConfig
 from segfocal.config.sampling import SAMPLING, ForegroundConfig, RareClassConfig, SamplingConfig, UniformConfig
 from segfocal.config.task import TaskConfig
 from segfocal.data.datamodule import SegmentationData

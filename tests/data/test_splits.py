@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segfocal.config.augment import AugmentConfig
-from segfocal.config.data import FolderConfig
+from segfocal.config.layouts import FolderConfig
 from segfocal.config.task import TaskConfig
 from segfocal.data.datamodule import SegmentationData
-from segfocal.data.splits import by_fractions, check_groups, groups_of
+from segfocal.data.files import Sample
+from segfocal.data.splits import draw, groups_of, torn
 from segfocal.errors import UserError
 from tests.conftest import blobs, write_folder
 
@@ -21,6 +22,7 @@ TASK = TaskConfig(name="binary", classes=["blob"])
 
 def opened(root: Path, **options: object) -> dict[str, list[str]]:
     data = SegmentationData(FolderConfig(root=str(root), **options), AugmentConfig(name="none"), TASK, channels=3, workers=0, seed=0)
+    data.check()
     return {split: source.names for split, source in data.sources.items()}
 
 
@@ -29,17 +31,17 @@ def opened(root: Path, **options: object) -> dict[str, list[str]]:
 def test_groups_stay_together_and_shares_are_kept_as_well_as_they_can_be(sizes: list[int], seed: int) -> None:
     groups = {f"{number:02d}_{member}": str(number) for number, size in enumerate(sizes) for member in range(size)}
     fractions = [0.6, 0.2, 0.2]
-    splits = by_fractions(list(groups), fractions, seed, groups)
+    splits = draw(list(groups), fractions, seed, groups)
     assert sorted(name for names in splits.values() for name in names) == sorted(groups)
-    check_groups(splits, groups, "data.group=x")
+    assert not torn({split: [Sample(name, Path(name), group=groups[name]) for name in names] for split, names in splits.items()}, "key")
     for names, share in zip(splits.values(), fractions, strict=True):
         assert abs(len(names) - share * len(groups)) < max(sizes) * 2
-    assert splits == by_fractions(list(reversed(groups)), fractions, seed, groups)
+    assert splits == draw(list(reversed(groups)), fractions, seed, groups)
 
 
 def test_another_seed_draws_other_groups() -> None:
     groups = {f"{number:03d}": str(number // 3) for number in range(90)}
-    assert by_fractions(list(groups), [0.6, 0.2, 0.2], 0, groups) != by_fractions(list(groups), [0.6, 0.2, 0.2], 1, groups)
+    assert draw(list(groups), [0.6, 0.2, 0.2], 0, groups) != draw(list(groups), [0.6, 0.2, 0.2], 1, groups)
 
 
 def test_a_group_is_what_is_found_or_what_its_parentheses_enclose() -> None:
@@ -67,10 +69,11 @@ def test_given_splits_that_tear_a_group_apart_are_refused(folder: Path) -> None:
     """photo_00 .. photo_05 train, 06 .. 08 validate, 09 .. 11 test."""
     assert len(opened(folder, group=r"\d+", label_map={0: 0, 255: 1})["train"]) == 6
     with pytest.raises(UserError) as caught:
-        opened(folder, group="photo_(.)")
+        opened(folder, group="photo_(.)", label_map={0: 0, 255: 1})
+    mend = "keep each group in one split, or let data.split=fractions draw them"
     assert str(caught.value).splitlines() == [
-        "data.group=photo_(.): in train and in val, too: 0",
-        "data.group=photo_(.): in train and in test, too: 0",
-        "data.group=photo_(.): in val and in test, too: 0",
-        "keep each group in one split, or let data.split=fractions draw them",
+        f"data.root={folder}: cannot be used, for 3 faults:",
+        f"data.group=photo_(.): in train and in val, too: 0; {mend}",
+        f"data.group=photo_(.): in train and in test, too: 0; {mend}",
+        f"data.group=photo_(.): in val and in test, too: 0; {mend}",
     ]

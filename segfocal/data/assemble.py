@@ -1,0 +1,77 @@
+"""From what a layout lists to the sources of its splits: drawn where they are not given, groups kept together."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from segfocal.config.layouts import FilesConfig
+from segfocal.config.task import TaskConfig
+from segfocal.data.faults import Fault, told
+from segfocal.data.files import FileSource, Listing, Masks, Sample
+from segfocal.data.scan import measured
+from segfocal.data.source import Array, Sources
+from segfocal.data.splits import draw, groups_of, torn
+
+
+def sources_of(listing: Listing, masks: Masks, config: FilesConfig, task: TaskConfig, channels: int, seed: int, where: str) -> Sources:
+    """
+    Args:
+        listing: what there is.
+        masks: reads their masks.
+        config, task, channels, seed: of the run.
+        where: what to call the data in messages.
+
+    Raises:
+        UserError: where train or val are empty; with all that is wrong with the listing.
+    """
+    faults = list(listing.faults)
+    for samples in (*listing.splits.values(), listing.undrawn):
+        _group(samples, config)
+    splits = listing.splits or _drawn(listing.undrawn, masks, config, task, channels, seed)
+    faults += torn(splits, "data.group" if config.group is None else f"data.group={config.group}")
+    empty = [split for split in ("train", "val") if not splits.get(split)]
+    if empty and not faults:
+        there = ", ".join(f"{len(samples)} in {split}" for split, samples in splits.items() if samples) or "none at all"
+        faults.append(Fault(where, f"no images in {' and '.join(empty)}", "training needs both", f"there are {there}"))
+    if empty:
+        raise told(faults, where)
+    return Sources({split: FileSource(samples, masks, config, task, channels) for split, samples in splits.items() if samples}, faults)
+
+
+def _group(samples: list[Sample], config: FilesConfig) -> None:
+    """Say the groups, where a pattern finds them."""
+    if config.group is not None:
+        groups = groups_of([sample.name for sample in samples], config.group, "data.group")
+        for sample in samples:
+            sample.group = groups[sample.name]
+
+
+def _drawn(samples: list[Sample], masks: Masks, config: FilesConfig, task: TaskConfig, channels: int, seed: int) -> dict[str, list[Sample]]:
+    """Drawn splits: images that are the same pixel by pixel are a group, too."""
+    by_name = {sample.name: sample for sample in samples}
+    groups = {name: sample.group or f"\0{name}" for name, sample in by_name.items()}  # \0: no group is called so
+    classes: dict[str, Array] | None = None
+    if config.stratify:
+        source = FileSource(samples, masks, config, task, channels)
+        found = measured([(source, index) for index in range(len(source))], task)
+        known = {name: sample for name, sample in zip(source.names, found, strict=True) if not isinstance(sample, Fault)}
+        nothing = np.zeros(task.num_classes, bool)
+        classes = {name: known[name].pixels > 0 if name in known else nothing for name in by_name}
+        groups = _joined(groups, {name: sample.content for name, sample in known.items()})
+    splits = draw(list(by_name), config.fractions, seed, groups, classes)
+    return {split: [by_name[name] for name in names] for split, names in splits.items()}
+
+
+def _joined(groups: dict[str, str], contents: dict[str, bytes]) -> dict[str, str]:
+    """Groups that share an image are one."""
+    leader = {group: group for group in groups.values()}
+
+    def first(group: str) -> str:
+        while leader[group] != group:
+            group = leader[group]
+        return group
+
+    holder: dict[bytes, str] = {}
+    for name, content in contents.items():
+        leader[first(groups[name])] = first(holder.setdefault(content, groups[name]))
+    return {name: first(group) for name, group in groups.items()}

@@ -1,0 +1,119 @@
+"""Samples that are files: what every layout of `data=` comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from segfocal.config.layouts import FilesConfig
+from segfocal.config.task import TaskConfig
+from segfocal.data.faults import BadFileError, Fault
+from segfocal.data.formats import file_identity, image_size, read_image, read_mask, resized, scaled
+from segfocal.data.labels import LabelMap
+from segfocal.data.source import Array
+
+
+@dataclass
+class Sample:
+    """
+    Args:
+        name: unique in its split.
+        image: its file.
+        masks: its file, or for multilabel a file a class; none where masks are drawn from annotations.
+        group: what it shares with samples that are nearly the same picture; None: it is not said.
+    """
+
+    name: str
+    image: Path
+    masks: list[Path] = field(default_factory=list)
+    group: str | None = None
+
+
+class Masks(Protocol):
+    """Where the masks of samples come from."""
+
+    settings: str
+    """What they depend on beside the files."""
+
+    def identity(self, sample: Sample) -> Iterable[str]:
+        """Texts that change when the mask does."""
+
+    def read(self, sample: Sample, size: tuple[int, int]) -> Array:
+        """Class ids (H, W) or planes of 0 and 1 (H, W, C); size is what is expected, height and width."""
+
+
+class MaskFiles:
+    """Masks as pictures."""
+
+    def __init__(self, config: FilesConfig, task: TaskConfig) -> None:
+        self.labels = LabelMap(task, config.label_map)
+        self.stacked = task.name == "multilabel"
+        self.max_megapixels = config.max_megapixels
+        self.settings = str(config.label_map)
+
+    def identity(self, sample: Sample) -> list[str]:
+        return [file_identity(path) for path in sample.masks]
+
+    def read(self, sample: Sample, size: tuple[int, int]) -> Array:
+        planes = [self._plane(path, size) for path in sample.masks]
+        return np.stack(planes, axis=-1) if self.stacked else planes[0]
+
+    def _plane(self, path: Path, size: tuple[int, int]) -> Array:
+        mask = read_mask(path, self.max_megapixels, self.labels.colours, lossy=self.labels.rules.thresholds)
+        if mask.shape[:2] != size:
+            (mask_h, mask_w), (height, width) = mask.shape[:2], size
+            turned = "it fits the image turned by 90 degrees: see data.exif" if (mask_w, mask_h) == (height, width) else ""
+            raise BadFileError(path, f"mask of {mask_w} x {mask_h} pixels", f"its image has {width} x {height}", turned)
+        return self.labels(mask, path)
+
+
+class FileSource:
+    """The samples of a split, decoded when asked for."""
+
+    def __init__(self, samples: list[Sample], masks: Masks, config: FilesConfig, task: TaskConfig, channels: int) -> None:
+        self.samples, self.masks, self.config, self.channels = samples, masks, config, channels
+        self.names = [sample.name for sample in samples]
+        self.settings = f"{channels} {config.exif} {config.scale} {config.max_megapixels} {task.classes} {masks.settings}"
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def size(self, index: int) -> tuple[int, int]:
+        return scaled(image_size(self.samples[index].image, self.config.exif), self.config.scale)
+
+    def identity(self, index: int) -> str:
+        sample = self.samples[index]
+        return "\n".join([file_identity(sample.image), *self.masks.identity(sample)])
+
+    def read(self, index: int) -> tuple[Array, Array]:
+        sample, config = self.samples[index], self.config
+        image = read_image(sample.image, self.channels, config.exif, config.max_megapixels, config.scale)
+        if config.scale is None:
+            return image, self.masks.read(sample, (image.shape[0], image.shape[1]))
+        stored = image_size(sample.image, config.exif)
+        size = scaled(stored, config.scale)
+        mask = self.masks.read(sample, stored)
+        return resized(image, size, cv2.INTER_AREA), resized(mask, size, cv2.INTER_NEAREST_EXACT)
+
+    def known(self, index: int) -> None:
+        return None
+
+
+@dataclass
+class Listing:
+    """What a layout holds.
+
+    Args:
+        splits: the samples of each split.
+        undrawn: samples of no split, which are to be drawn, instead.
+        faults: what is wrong with names and pairs.
+    """
+
+    splits: dict[str, list[Sample]] = field(default_factory=dict)
+    undrawn: list[Sample] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)

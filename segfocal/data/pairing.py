@@ -1,0 +1,82 @@
+"""Which mask belongs to which image, by their names."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from segfocal.data.faults import Fault
+from segfocal.data.splits import named
+from segfocal.nearest import did_you_mean
+
+
+def by_name(
+    folder: Path, endings: tuple[str, ...], key: str, faults: list[Fault], tail: str = "", match: str | None = None
+) -> dict[str, Path]:
+    """Name -> file, of a folder and the folders in it; hidden files are passed over.
+
+    A name is the path below the folder without its ending, or what a regular expression finds in that.
+
+    Args:
+        folder: where to look.
+        endings: of files that count, in small letters.
+        key: of the configuration that named the folder.
+        faults: names that are there twice, and a folder that is not there or empty, are told here.
+        tail: what names end with, and do not count with.
+        match: the regular expression; null: the whole name.
+    """
+    if not folder.is_dir():
+        near = did_you_mean(folder.name, [item.name for item in folder.parent.iterdir() if item.is_dir()]) if folder.parent.is_dir() else ""
+        faults.append(Fault(str(folder), "no such folder", mend=f"{key} names it{near}"))
+        return {}
+    found: dict[str, Path] = {}
+    for path in _files(folder):
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        if path.suffix.lower() not in endings or not name.endswith(tail):
+            continue
+        name = name.removesuffix(tail)
+        if match is not None:
+            hit = re.search(match, name)
+            if hit is None:
+                faults.append(Fault(str(path), f"data.match={match} finds nothing in its name"))
+                continue
+            name = hit[1] if hit.re.groups else hit[0]
+        if name in found:
+            faults.append(Fault(str(folder), f"{found[name].name} and {path.name} are the same sample", mend="keep one"))
+            continue
+        found[name] = path
+    if not found:
+        ends = f" that end in {tail!r} (data.mask_suffix)" if tail else ""
+        faults.append(
+            Fault(str(folder), "no images" if key == "data.images" else "no masks", f"files of {', '.join(endings)}{ends} are expected")
+        )
+    return found
+
+
+def _files(folder: Path) -> list[Path]:
+    found: list[Path] = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [Path(place, name) for name in sorted(files) if not name.startswith(".")]
+    return sorted(found)
+
+
+def unpaired(images: dict[str, Path], masks: dict[str, Path], folder: Path, of: Path, suffix: str) -> list[Fault]:
+    """Images without masks, and masks without images."""
+    faults = []
+    if missing := sorted(set(images) - set(masks)):
+        example = _suffix_between(missing[0], masks)
+        mend = (
+            f"data.mask_suffix={example}" if example and example != suffix else "data.mask_suffix or data.match say how names go together"
+        )
+        faults.append(Fault(str(folder), f"{len(missing)} of {len(images)} images have no mask: {named(missing)}", mend=mend))
+    if orphans := sorted(set(masks) - set(images)):
+        faults.append(Fault(str(folder), f"{len(orphans)} masks have no image in {of}: {named(orphans)}"))
+    return faults
+
+
+def _suffix_between(name: str, masks: dict[str, Path]) -> str:
+    """What masks add to the names of images, where they add anything."""
+    tails = {other.removeprefix(name) for other in masks if other.startswith(name)}
+    return tails.pop() if len(tails) == 1 else ""

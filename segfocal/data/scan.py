@@ -1,0 +1,126 @@
+"""One pass over the samples: each is read and measured once, and every fault is found."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations
+from typing import NamedTuple
+
+from rich.progress import track
+
+from segfocal.config.task import TaskConfig
+from segfocal.data.cache import StatsCache, digest
+from segfocal.data.faults import BadFileError, Fault
+from segfocal.data.measure import SampleStats, measure
+from segfocal.data.source import Source
+from segfocal.data.splits import named
+from segfocal.data.stats import SplitStats
+from segfocal.errors import UserError
+
+log = logging.getLogger("segfocal")
+
+QUIET = 200  # so few samples need no progress bar
+
+Job = tuple[Source, int]
+
+
+class Scan(NamedTuple):
+    """
+    Args:
+        stats: of each split; of a split with faults, of its samples that can be used.
+        faults: what is wrong with samples.
+    """
+
+    stats: dict[str, SplitStats]
+    faults: list[Fault]
+
+
+def scan(sources: dict[str, Source], task: TaskConfig, where: str, again: bool = False) -> Scan:
+    """Measure the splits.
+
+    Args:
+        sources: the splits.
+        task: what the masks should hold.
+        where: what to call the data in messages, as `data.root=/path`.
+        again: read those samples, too, that have not changed since they were last measured.
+    """
+    found = iter(measured([(source, index) for source in sources.values() for index in range(len(source))], task, again))
+    results = {split: [next(found) for _ in range(len(source))] for split, source in sources.items()}
+    faults = [result for each in results.values() for result in each if isinstance(result, Fault)]
+    samples = {split: [result for result in each if isinstance(result, SampleStats)] for split, each in results.items()}
+    stats = {split: SplitStats(each) for split, each in samples.items() if each}
+    if "train" in stats and not faults:
+        faults += no_foreground(stats["train"], task, where)
+    return Scan(stats, list(dict.fromkeys(faults)))
+
+
+def measured(jobs: list[Job], task: TaskConfig, again: bool = False) -> list[SampleStats | Fault]:
+    """Measurements, or what is wrong with a sample; what has not changed since it was last read is not read again."""
+    settings = "\n".join(sorted({source.settings for source, _ in jobs}))
+    cache = StatsCache(f"{settings} {task.name} {task.num_classes} {task.ignore_index}")
+    keys = [digest(source.identity(index)) for source, index in jobs]
+    stored = {key: sample for key, (source, index) in zip(keys, jobs, strict=True) if (sample := source.known(index)) is not None}
+    kept = {} if again or len(stored) == len(jobs) else cache.load()
+    known: dict[bytes, SampleStats] = kept | stored
+    missing = [number for number, key in enumerate(keys) if key not in known]
+    read = dict(zip(missing, _read([jobs[number] for number in missing], task), strict=True))
+    new = {keys[number]: result for number, result in read.items() if isinstance(result, SampleStats)}
+    if new:
+        cache.save(kept | new)
+    if len(missing) < len(jobs):
+        log.info(
+            "%d of %d samples have not changed since they were last checked; data.check=full checks all",
+            len(jobs) - len(missing),
+            len(jobs),
+        )
+    return [read[number] if number in read else known[key] for number, key in enumerate(keys)]
+
+
+def _read(jobs: list[Job], task: TaskConfig) -> Iterable[SampleStats | Fault]:
+    def one(job: Job) -> SampleStats | Fault:
+        source, index = job
+        try:
+            return measure(*source.read(index), task)
+        except BadFileError as error:
+            return error.fault
+        except UserError as error:
+            return Fault(source.names[index], str(error))
+
+    with ThreadPoolExecutor(max_workers=min(16, 2 * (os.cpu_count() or 1))) as pool:
+        quiet = len(jobs) < QUIET or not sys.stdout.isatty()
+        return list(track(pool.map(one, jobs), description="checking the data", total=len(jobs), transient=True, disable=quiet))
+
+
+def no_foreground(train: SplitStats, task: TaskConfig, where: str) -> list[Fault]:
+    """An erased foreground trains without a word and learns nothing."""
+    foreground = train.positives[1:] if task.name == "multiclass" else train.positives
+    if foreground.sum() > 0:
+        return []
+    ignored = 1 - train.valid.sum() / max(1, sum(height * width for height, width in train.sizes) * len(train.valid))
+    hint = f"if that is the foreground, 'data.label_map={{0:0,{task.ignore_index}:1}}'"
+    expected = f"{ignored:.1%} of the pixels are {task.ignore_index}=task.ignore_index" if ignored > 0 else ""
+    return [Fault(where, f"no pixel of {', '.join(task.class_names)} in any training mask", expected, hint if ignored > 0 else "")]
+
+
+def overlaps(sources: dict[str, Source], found: Scan, where: str) -> list[Fault]:
+    """Images that are in two splits, pixel by pixel: what is measured on one was learnt on the other."""
+    of_split = {
+        split: dict(zip(stats.contents, sources[split].names, strict=True))
+        for split, stats in found.stats.items()
+        if len(stats.contents) == len(sources[split])
+    }
+    return [
+        Fault(
+            where,
+            f"{len(both)} images of {split} are in {other}, too: "
+            + named([f"{of_split[split][content]} is {of_split[other][content]}" for content in both]),
+            "an image belongs to one split",
+            "take them out of one, or say data.overlap=allow",
+        )
+        for split, other in combinations(of_split, 2)
+        if (both := [content for content in of_split[split] if content in of_split[other]])
+    ]
