@@ -14,6 +14,8 @@ from segfocal.config.task import TaskConfig
 from segfocal.data.source import Array, Point
 from segfocal.data.stats import SplitStats
 
+WINDOW = 8  # shards that samples are drawn from at a time, so that a batch holds what was not stored together
+
 
 class Key(NamedTuple):
     """All that a worker needs to draw a sample's crop and augmentation.
@@ -42,11 +44,15 @@ class EpochSampler:
         seed: of the run.
         share: of the draws that are aimed, spread evenly over the epoch and so over each batch.
         aimed: draws those.
+
+    Where samples lie in shards, `blocks` is the number of samples in each. More than `WINDOW` of them come one after the other, in an order
+    drawn for each epoch, and samples are drawn from about so many at a time: no shard is fetched for a few samples and again later.
     """
 
     def __init__(self, length: int, seed: int, share: float = 0.0, aimed: Aimed | None = None) -> None:
         self.length, self.seed, self.epoch = length, seed, 0
         self.share, self.aimed = share, aimed
+        self.blocks: list[int] | None = None
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
@@ -57,14 +63,31 @@ class EpochSampler:
 
     def __iter__(self) -> Iterator[Key]:
         rng = np.random.default_rng([self.seed, self.epoch])
-        order = iter(rng.permutation(self.length))
+        order, aims = self._drawn(rng)
         seen: Counter[int] = Counter()
         for place in range(self.length):
             index, point = int(next(order)), None
             if self.aimed is not None and int((place + 1) * self.share) > int(place * self.share):
-                index, point = self.aimed(rng)
+                index, point = next(aims)
             yield Key(self.epoch, index, seen[index], point)
             seen[index] += 1
+
+    def _drawn(self, rng: np.random.Generator) -> tuple[Iterator[int], Iterator[tuple[int, Point]]]:
+        """Samples, and those that are aimed at with their pixels, in the order in which they come."""
+        order, aimed = rng.permutation(self.length), self.aimed
+        aims = (aimed(rng) for _ in range(int(self.length * self.share))) if aimed else iter(())
+        if self.blocks is None or len(self.blocks) <= WINDOW:
+            return iter(order), aims
+        place, found = rng.permutation(len(self.blocks)), list(aims)
+        turns = _turns(np.array([index for index, _ in found], int), self.blocks, place, rng)
+        return iter(order[np.argsort(_turns(order, self.blocks, place, rng))]), (found[number] for number in np.argsort(turns))
+
+
+def _turns(samples: Array, blocks: list[int], place: Array, rng: np.random.Generator) -> Array:
+    """Draw when each sample has its turn: the blocks stand in a circle, and a sample comes up to `WINDOW` places after its block's."""
+    block = np.searchsorted(np.cumsum(blocks), samples, "right")
+    turns: Array = (place[block] + WINDOW * rng.random(len(samples))) % len(blocks)
+    return turns
 
 
 @SAMPLING.builder(UniformConfig)
@@ -78,7 +101,7 @@ def foreground(config: ForegroundConfig, stats: SplitStats, task: TaskConfig, se
     """A share aimed at the foreground: a sample with any of it, a class that is there, a pixel of that class, each drawn evenly."""
     first = 1 if task.name == "multiclass" else 0
     points = [places[places[:, 0] >= first] for places in stats.points]
-    samples = [index for index, places in enumerate(points) if len(places)]
+    samples = np.flatnonzero([len(places) > 0 for places in points])  # not a list: each draw would copy it
 
     def aimed(rng: np.random.Generator) -> tuple[int, Point]:
         index = int(rng.choice(samples))
