@@ -11,6 +11,7 @@ from segfocal.config.augment import AugmentConfig
 from segfocal.config.data import DATA, DataConfig
 from segfocal.config.sampling import SAMPLING, SamplingConfig, UniformConfig
 from segfocal.config.task import TaskConfig
+from segfocal.data.copy_paste import CopyPaste
 from segfocal.data.dataset import Batch, Collate, SegmentationDataset
 from segfocal.data.faults import told
 from segfocal.data.sampling import SameSizeBatches
@@ -96,12 +97,14 @@ class SegmentationData(LightningDataModule):
         return SegmentationDataset(self.sources[split], self.mean, self.std)
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        transform = TrainTransform(self.augment, self.config.crop, self.task.ignore_index)
+        measured = self.measured if "train" in self.measured else self.check("train")
+        chance = self.augment.copy_paste
+        paste = CopyPaste(self.sources["train"], measured["train"], self.task, chance) if chance > 0 else None
+        transform = TrainTransform(self.augment, self.config.crop, self.task.ignore_index, paste)
         dataset = SegmentationDataset(self.sources["train"], self.mean, self.std, transform, self.seed)
         # A last batch of a few samples would spoil BatchNorm's statistics.
         drop_last = len(dataset) >= self.config.batch_size
         # BatchSampler is typed for plain indices, and takes any.
-        measured = self.measured if "train" in self.measured else self.check("train")
         sampler: Any = SAMPLING.build(self.sampling, measured["train"], self.task, self.seed)
         sampler.blocks = getattr(dataset.source, "blocks", None)
         batches = BatchSampler(sampler, self.config.batch_size, drop_last)
