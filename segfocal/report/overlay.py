@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from segfocal.config.task import TaskConfig
 
 Array = NDArray[Any]
+Colour = tuple[int, int, int]
 CELL = 320  # widest picture in the sheet, in pixels
 GAP = 6
 HEADER = 26
@@ -38,12 +39,13 @@ class Picture:
 
 def sheet(pictures: list[Picture], task: TaskConfig) -> Image.Image:
     """A row for each picture: the image, the truth on it, and what the prediction found, missed and made up."""
-    shown = [[picture.image, _labelled(picture, picture.truth, task), _errors(picture, task)] for picture in pictures]
+    shown = [[picture.image, labelled(picture.image, picture.truth, task), _errors(picture, task)] for picture in pictures]
     scale = min(2.0, CELL / max(picture.image.shape[1] for picture in pictures))
     cells = [[_scaled(cell, scale) for cell in row] for row in shown]
     width = max(cell.width for row in cells for cell in row)
     heights = [row[0].height for row in cells]
-    legend = _legend(task)
+    entries = [("found", FOUND), ("missed", MISSED), ("made up", FALSE)] if task.name == "binary" else class_colours(task)
+    legend = drawn_legend(entries)
     columns = ["image", "truth", "prediction"]
     result = Image.new("RGB", (3 * (width + GAP) + GAP, HEADER + sum(heights) + GAP * len(heights) + legend.height), BACK)
     draw = ImageDraw.Draw(result)
@@ -67,28 +69,44 @@ def palette(count: int) -> Array:
     )
 
 
-def _labelled(picture: Picture, labels: Array, task: TaskConfig) -> Array:
+def class_colours(task: TaskConfig) -> list[tuple[str, Colour]]:
+    """Each class and the colour that its pixels are shown in."""
+    if task.name == "binary":
+        return [(task.class_names[0], FOUND)]
+    colours = [(int(red), int(green), int(blue)) for red, green, blue in palette(task.num_classes)]
+    return list(zip(task.class_names, colours, strict=True))
+
+
+def labelled(image: Array, labels: Array, task: TaskConfig, strength: Array | float = 0.6) -> Array:
+    """An image with its labels blended in; where they overlap, the strongest is on top, and of equals the one of the fewest pixels.
+
+    Args:
+        image: (H, W, 3) uint8.
+        labels: class ids (H, W), or 0/1 (H, W, C) for binary and multilabel; other values are left out.
+        task: says the classes.
+        strength: of the colours, from 0 to 1; one for all classes, or one for each.
+    """
+    colours = np.array([colour for _, colour in class_colours(task)], np.uint8)
+    strengths = np.broadcast_to(np.asarray(strength, np.float64), len(colours))
     if task.name == "multiclass":
-        colours = palette(task.num_classes)
         known = labels < task.num_classes
-        return _blend(picture.image, colours[np.where(known, labels, 0)], known, 0.6)
-    result = picture.image
-    colours = palette(task.num_classes) if task.name == "multilabel" else np.array([FOUND], np.uint8)
-    for number, colour in enumerate(colours):
-        result = _blend(result, colour, labels[..., number] == 1, 0.6)
-    return result
+        ids = np.where(known, labels, 0)
+        return _blend(image, colours[ids], known, strengths[ids][..., None])
+    for number in np.lexsort((-(labels == 1).sum((0, 1)), strengths)):
+        image = _blend(image, colours[number], labels[..., number] == 1, strengths[number])
+    return image
 
 
 def _errors(picture: Picture, task: TaskConfig) -> Array:
     if task.name != "binary":
-        return _labelled(picture, picture.prediction, task)
+        return labelled(picture.image, picture.prediction, task)
     truth, predicted = picture.truth[..., 0], picture.prediction[..., 0] == 1
     result = _blend(picture.image, np.array(FOUND), (truth == 1) & predicted, 0.75)
     result = _blend(result, np.array(MISSED), (truth == 1) & ~predicted, 0.75)
     return _blend(result, np.array(FALSE), (truth == 0) & predicted, 0.75)
 
 
-def _blend(image: Array, colour: Array, where: Array, strength: float) -> Array:
+def _blend(image: Array, colour: Array, where: Array, strength: Array | float) -> Array:
     mixed = (1 - strength) * image + strength * colour
     return np.where(where[..., None], mixed, image).astype(np.uint8)
 
@@ -98,12 +116,8 @@ def _scaled(array: Array, scale: float) -> Image.Image:
     return image if scale == 1 else image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR)
 
 
-def _legend(task: TaskConfig) -> Image.Image:
-    if task.name == "binary":
-        entries = [("found", FOUND), ("missed", MISSED), ("made up", FALSE)]
-    else:
-        colours = [(int(red), int(green), int(blue)) for red, green, blue in palette(task.num_classes)]
-        entries = list(zip(task.class_names, colours, strict=True))
+def drawn_legend(entries: list[tuple[str, Colour]]) -> Image.Image:
+    """Names beside their colours."""
     columns = 6
     legend = Image.new("RGB", (columns * 150, 22 * -(-len(entries) // columns) + 4), BACK)
     draw = ImageDraw.Draw(legend)
