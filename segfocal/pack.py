@@ -32,13 +32,14 @@ from segfocal.config.run import TrainConfig
 from segfocal.config.task import TaskConfig
 from segfocal.data.cache import as_arrays
 from segfocal.data.measure import SampleStats, measure
-from segfocal.data.packed import DESCRIPTION, FORMAT, SAMPLES, Description, Shard, encode
+from segfocal.data.packed import DESCRIPTION, FORMAT, SAMPLES, Description, Shard, decode, encode
 from segfocal.data.shards import INSTALL
-from segfocal.data.source import Source
+from segfocal.data.source import Array, Source
 from segfocal.errors import UserError
 from segfocal.rundir import shown_path
 
 SHARD_BYTES = 64_000_000  # long enough for a store's throughput, short enough to keep many
+AS_SAVED = (b"\xff\xd8\xff", b"\x89PNG")  # how JPEG and PNG begin
 AT_ONCE = 64  # samples that are encoded before the first of them is written
 
 
@@ -74,6 +75,7 @@ def pack(config: TrainConfig, out: Path, shard_bytes: int = SHARD_BYTES) -> Desc
 
     data = SegmentationData(config.data, config.augment, config.task, config.model.in_channels, workers=0, seed=config.seed)
     data.check()
+    out = out.absolute()
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         part.mkdir(parents=True)
@@ -113,11 +115,22 @@ def _items(source: Source, task: TaskConfig) -> Iterator[Item]:
 
     def item(index: int) -> Item:
         image, mask = source.read(index)
-        return Item(encode(image[..., 0] if image.shape[2] == 1 else image), encode(mask), measure(image, mask, task))
+        pixels = image[..., 0] if image.shape[2] == 1 else image
+        return Item(_as_saved(source, index, pixels) or encode(pixels), encode(mask), measure(image, mask, task))
 
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         for start in range(0, len(source), AT_ONCE):
             yield from pool.map(item, range(start, min(start + AT_ONCE, len(source))))
+
+
+def _as_saved(source: Source, index: int, pixels: Array) -> bytes | None:
+    """The bytes of an image's file, where they decode to these very pixels: a photograph takes four times as many as PNG."""
+    original = getattr(source, "original", None)
+    content: bytes = b"" if original is None else original(index).read_bytes()
+    if not content.startswith(AS_SAVED):
+        return None
+    decoded = decode(content)
+    return content if decoded.dtype == pixels.dtype and np.array_equal(decoded, pixels) else None
 
 
 def _digest(folder: Path) -> str:

@@ -100,6 +100,10 @@ class FileSource:
         mask = self.masks.read(sample, stored)
         return resized(image, size, cv2.INTER_AREA), resized(mask, size, cv2.INTER_NEAREST_EXACT)
 
+    def original(self, index: int) -> Path:
+        """The file of an image, for a pack."""
+        return self.samples[index].image
+
     def known(self, index: int) -> None:
         return None
 

@@ -63,7 +63,8 @@ def measured(jobs: list[Job], task: TaskConfig, again: bool = False) -> list[Sam
     settings = "\n".join(sorted({source.settings for source, _ in jobs}))
     cache = StatsCache(f"{settings} {task.name} {task.num_classes} {task.ignore_index}")
     keys = [digest(source.identity(index)) for source, index in jobs]
-    stored = {key: sample for key, (source, index) in zip(keys, jobs, strict=True) if (sample := source.known(index)) is not None}
+    asked = [] if again else zip(keys, jobs, strict=True)
+    stored = {key: sample for key, (source, index) in asked if (sample := source.known(index)) is not None}
     kept = {} if again or len(stored) == len(jobs) else cache.load()
     known: dict[bytes, SampleStats] = kept | stored
     missing = [number for number, key in enumerate(keys) if key not in known]

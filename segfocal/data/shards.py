@@ -145,7 +145,7 @@ def _store(url: str, process: int) -> Any:
         raise UserError(f"data.root={url}: shards are copied by litdata, which is not installed: {INSTALL}") from None
     options = {}
     if url.startswith("s3://"):
-        from botocore.config import Config
+        from botocore.config import Config  # type: ignore[import-untyped]  # litdata brings it
 
         options["config"] = Config(retries={"mode": "standard", "total_max_attempts": ATTEMPTS})  # litdata's own would try for hours
     return get_downloader(url, "", [], options)
