@@ -10,9 +10,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from segfocal.config.task import TaskConfig
 from segfocal.data.formats import BadFileError, image_size, read_image, read_mask
-from segfocal.data.labels import LabelMap
 
 IDS = np.array([[0, 1, 2], [2, 1, 255]], np.uint8)
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -123,19 +121,18 @@ def test_masks_that_are_not_exact_or_not_ids_are_refused(tmp_path: Path) -> None
         read_mask(tmp_path / "float.tif")
 
 
-BINARY = TaskConfig(name="binary", classes=["crack"])
+def test_cmyk_is_shown_as_colour(tmp_path: Path) -> None:
+    picture = Image.new("CMYK", (4, 4), (0, 255, 255, 0))
+    picture.save(tmp_path / "print.jpg")
+    red = read_image(tmp_path / "print.jpg", 3)[0, 0]
+    assert red[0] > 200
+    assert red[1:].max() < 60
 
 
-def test_label_map_joins_classes_and_ignores() -> None:
-    task = TaskConfig(name="multiclass", classes=["road", "sign"], ignore_index=9)
-    values = np.array([[0, 40, 41, 7000]])
-    labels = LabelMap(task, {0: 0, 40: 1, 41: 1, 7000: "ignore"})(values, Path("m.png"))
-    assert labels.tolist() == [[0, 1, 1, 9]]
-    assert labels.dtype == np.uint8
-
-
-def test_unknown_values_are_counted_and_the_override_is_given() -> None:
-    with pytest.raises(BadFileError, match=r"m.png: values 128 \(3 pixels\); .*'data.label_map=\{0:0,128:1\}'"):
-        LabelMap(BINARY, None)(np.array([0, 128, 128, 128]), Path("m.png"))
-    with pytest.raises(BadFileError, match=r"values 1 \(1 pixels\); data.label_map names 0, 255; add them"):
-        LabelMap(BINARY, {0: 0, 255: 1})(np.array([0, 1]), Path("m.png"))
+def test_a_file_is_what_its_content_is_whatever_its_name(tmp_path: Path) -> None:
+    Image.fromarray(RGB).save(tmp_path / "a.png")
+    (tmp_path / "a.png").rename(tmp_path / "a.tif")
+    assert np.array_equal(read_image(tmp_path / "a.tif", 3), RGB)
+    tifffile.imwrite(tmp_path / "b.tif", RGB)
+    (tmp_path / "b.tif").rename(tmp_path / "b.jpg")
+    assert np.array_equal(read_image(tmp_path / "b.jpg", 3), RGB)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -77,3 +78,71 @@ def test_given_splits_that_tear_a_group_apart_are_refused(folder: Path) -> None:
         f"data.group=photo_(.): in train and in test, too: 0; {mend}",
         f"data.group=photo_(.): in val and in test, too: 0; {mend}",
     ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    has=st.lists(st.lists(st.booleans(), min_size=3, max_size=3), min_size=20, max_size=60),
+    members=st.integers(1, 2),
+    seed=st.integers(0, 3),
+)
+def test_each_split_gets_its_share_of_each_class(has: list[list[bool]], members: int, seed: int) -> None:
+    names = [f"{number:02d}" for number in range(len(has))]
+    classes = {name: np.array(row) for name, row in zip(names, has, strict=True)}
+    groups = {name: str(number // members) for number, name in enumerate(names)}
+    fractions = [0.5, 0.25, 0.25]
+    splits = draw(names, fractions, seed, groups, classes)
+    assert sorted(name for found in splits.values() for name in found) == names
+    rarest = int(np.argmin([np.sum(column) or np.inf for column in np.transpose(has)]))
+    holders = sum(row[rarest] for row in has)
+    for split, share in zip(splits, fractions, strict=True):
+        found = sum(classes[name][rarest] for name in splits[split])
+        assert abs(found - share * holders) <= members  # of the rarest class, to a group
+
+
+def test_the_rarest_class_is_in_every_split_where_drawing_at_random_loses_it() -> None:
+    names = [f"{number:03d}" for number in range(100)]
+    classes = {name: np.array([True, name in ("003", "040", "041", "077")]) for name in names}
+    for seed in range(20):
+        splits = draw(names, [0.5, 0.25, 0.25], seed, classes=classes)
+        assert [sum(int(classes[name][1]) for name in found) for found in splits.values()] == [2, 1, 1]
+        assert [len(found) for found in splits.values()] == [50, 25, 25]
+    lost = [
+        min(sum(int(classes[name][1]) for name in found) for found in draw(names, [0.5, 0.25, 0.25], seed).values()) for seed in range(20)
+    ]
+    assert lost.count(0) > 5
+
+
+def test_drawn_splits_of_a_folder_are_stratified(tmp_path: Path) -> None:
+    samples = blobs(20)
+    write_folder(tmp_path, [(image, mask * (number in (2, 9, 13))) for number, (image, mask) in enumerate(samples)])
+    for seed in range(3):
+        data = SegmentationData(FolderConfig(root=str(tmp_path)), AugmentConfig(name="none"), TASK, channels=3, workers=0, seed=seed)
+        assert {split: int(stats.present[0]) for split, stats in data.check().items()} == {"train": 2, "val": 1, "test": 0} or {
+            split: int(stats.present[0]) for split, stats in data.measured.items()
+        } == {"train": 2, "val": 0, "test": 1}
+
+
+def test_the_same_image_is_never_drawn_into_two_splits(tmp_path: Path) -> None:
+    first, *others = blobs(12)
+    write_folder(tmp_path, [first, first, first, *others])
+    for seed in range(8):
+        data = SegmentationData(FolderConfig(root=str(tmp_path)), AugmentConfig(name="none"), TASK, channels=3, workers=0, seed=seed)
+        data.check()
+        homes = {split for split, source in data.sources.items() if {"photo_00", "photo_01", "photo_02"} & set(source.names)}
+        assert len(homes) == 1
+
+
+def test_given_splits_that_share_an_image_are_refused_unless_allowed(folder: Path) -> None:
+    """photo_00 trains, photo_07 validates."""
+    for name, ending in (("images", "jpg"), ("masks", "png")):
+        (folder / name / f"photo_07.{ending}").write_bytes((folder / name / f"photo_00.{ending}").read_bytes())
+    with pytest.raises(UserError, match="1 images of train are in val, too: photo_00 is photo_07; .* or say data.overlap=allow$"):
+        opened(folder, label_map={0: 0, 255: 1})
+    assert len(opened(folder, label_map={0: 0, 255: 1}, overlap="allow")["train"]) == 6
+
+
+def test_split_files_may_name_files(folder: Path) -> None:
+    names = (folder / "val.txt").read_text().split()
+    (folder / "val.txt").write_text("\n".join(f"{name}.jpg" for name in names))
+    assert opened(folder, label_map={0: 0, 255: 1})["val"] == names
