@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import BatchSampler, DataLoader
+from torch.utils.data import BatchSampler
 
 from segfocal.config.augment import AugmentConfig
 from segfocal.config.data import DATA, DataConfig
 from segfocal.config.sampling import SAMPLING, SamplingConfig, UniformConfig
 from segfocal.config.task import TaskConfig
+from segfocal.data.checked import Checked
 from segfocal.data.copy_paste import CopyPaste
-from segfocal.data.dataset import Batch, Collate, SegmentationDataset
+from segfocal.data.dataset import Collate, SegmentationDataset
 from segfocal.data.faults import told
+from segfocal.data.loader import Loader, build_loader
 from segfocal.data.sampling import SameSizeBatches
 from segfocal.data.scan import Scan, overlaps, scan
 from segfocal.data.source import Source, Sources, Subset
 from segfocal.data.stats import SplitStats
+from segfocal.data.store import Layout, Stored, in_memory
+from segfocal.data.storefile import on_disk
 from segfocal.data.transforms import TrainTransform
 from segfocal.errors import UserError
 
@@ -57,15 +62,19 @@ class SegmentationData(LightningDataModule):
         if config.limit is not None:
             sources = {split: Subset(source, config.limit) for split, source in sources.items()}
         self.sources = sources
+        self.checked: dict[str, Source] = {}
+        self.stored: dict[str, Source] = {}
         self.measured: dict[str, SplitStats] = {}
         self.mean: list[float] = [0.0] * channels
         self.std: list[float] = [1.0] * channels
 
     def inspect(self, split: str | None = None) -> Scan:
         """Measure a split, or all of them, and find every fault."""
-        sources = self.sources if split is None else {split: self.dataset(split).source}
+        sources: dict[str, Source] = {name: Checked(self._source(name)) for name in (self.sources if split is None else [split])}
         found = scan(sources, self.task, self.where, again=self.config.check == "full")
+        self.checked.update(sources)
         self.measured.update(found.stats)
+        self.stored = {name: stored for name, stored in self.stored.items() if name not in sources}
         both = [] if self.config.overfit or getattr(self.config, "overlap", "allow") == "allow" else overlaps(sources, found, self.where)
         return Scan(found.stats, [*self.faults, *found.faults, *both])
 
@@ -92,42 +101,60 @@ class SegmentationData(LightningDataModule):
 
     def dataset(self, split: str) -> SegmentationDataset:
         """A split as it is evaluated: whole images, not varied."""
+        source = self._source(split)
+        return SegmentationDataset(self.checked.get(split, source), self.mean, self.std)
+
+    def _source(self, split: str) -> Source:
         if split not in self.sources:
             raise UserError(f"split={split}: the data has {', '.join(self.sources)}")
-        return SegmentationDataset(self.sources[split], self.mean, self.std)
+        return self.sources[split]
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def _cached(self, split: str) -> Source:
+        """A split that is read again in each epoch, decoded once where `data.cache` says so."""
+        config = self.config
+        if config.cache == "none":
+            return self.dataset(split).source
+        if split not in self.stored:
+            sizes = (self.measured if split in self.checked else self.check(split))[split].sizes
+            source = self.checked[split]
+            layout = Layout(source, sizes)
+            taken = sum(stored.nbytes for stored in self.stored.values() if isinstance(stored, Stored))
+            if config.cache == "ram":
+                self.stored[split] = in_memory(source, layout, config.cache_gb, taken, split)
+            else:
+                place = getattr(config, "root", None) or getattr(config, "file", None) or ""
+                where = f"{config.name} {Path(place).absolute()}"
+                self.stored[split] = on_disk(source, layout, config.cache_gb, taken, split, where)
+        return self.stored[split]
+
+    def train_dataloader(self) -> Loader:
         measured = self.measured if "train" in self.measured else self.check("train")
-        chance = self.augment.copy_paste
-        paste = CopyPaste(self.sources["train"], measured["train"], self.task, chance) if chance > 0 else None
+        source, chance = self._cached("train"), self.augment.copy_paste
+        paste = CopyPaste(source, measured["train"], self.task, chance) if chance > 0 else None
         transform = TrainTransform(self.augment, self.config.crop, self.task.ignore_index, paste)
-        dataset = SegmentationDataset(self.sources["train"], self.mean, self.std, transform, self.seed)
+        dataset = SegmentationDataset(source, self.mean, self.std, transform, self.seed)
         # A last batch of a few samples would spoil BatchNorm's statistics.
         drop_last = len(dataset) >= self.config.batch_size
         # BatchSampler is typed for plain indices, and takes any.
         sampler: Any = SAMPLING.build(self.sampling, measured["train"], self.task, self.seed)
-        sampler.blocks = getattr(dataset.source, "blocks", None)
+        sampler.blocks = getattr(self.sources["train"], "blocks", None)
         batches = BatchSampler(sampler, self.config.batch_size, drop_last)
         return self._loader(dataset, batches)
 
-    def evaluation_loader(self, split: str) -> DataLoader[Batch]:
+    def evaluation_loader(self, split: str) -> Loader:
         """Every sample once, whole, in batches of one size."""
-        dataset = self.dataset(split)
+        return self._evaluation_loader(self.dataset(split))
+
+    def val_dataloader(self) -> Loader:
+        return self._evaluation_loader(SegmentationDataset(self._cached("val"), self.mean, self.std))
+
+    def test_dataloader(self) -> Loader:
+        return self.evaluation_loader("test")
+
+    def _evaluation_loader(self, dataset: SegmentationDataset) -> Loader:
         sizes = [dataset.source.size(index) for index in range(len(dataset))]
         return self._loader(dataset, SameSizeBatches(sizes, self.config.batch_size))
 
-    def val_dataloader(self) -> DataLoader[Batch]:
-        return self.evaluation_loader("val")
-
-    def test_dataloader(self) -> DataLoader[Batch]:
-        return self.evaluation_loader("test")
-
-    def _loader(self, dataset: SegmentationDataset, batches: BatchSampler | SameSizeBatches) -> DataLoader[Batch]:
-        return DataLoader(
-            dataset,
-            batch_sampler=batches,
-            num_workers=self.workers,
-            collate_fn=Collate(self.task.ignore_index),
-            pin_memory=self.pin_memory,
-            persistent_workers=self.workers > 0,
-        )
+    def _loader(self, dataset: SegmentationDataset, batches: BatchSampler | SameSizeBatches) -> Loader:
+        collate = Collate(self.task.ignore_index)
+        return build_loader(dataset, batches, collate, self.workers, self.config.worker_timeout, self.pin_memory)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from segfocal.data.sampling import Key
+from segfocal.data.shared import shared_tensor
 from segfocal.data.source import Array, Point, Source
 from segfocal.data.transforms import sample_seed
 
@@ -45,6 +47,8 @@ class SegmentationDataset(Dataset[Batch]):
         self.source, self.transform, self.seed = source, transform, seed
         self.mean = np.asarray(mean, np.float32)
         self.scale = 1 / np.asarray(std, np.float32)
+        self.table = self._normalised(np.arange(256, dtype=np.float32)[:, None] / 255)[None]
+        """What each value of 8 bit becomes in each channel."""
 
     def __len__(self) -> int:
         return len(self.source)
@@ -56,12 +60,17 @@ class SegmentationDataset(Dataset[Batch]):
         return Batch(self._image(image), _mask(mask), torch.tensor(key.sample))
 
     def _image(self, image: Array) -> Tensor:
-        unit = image.astype(np.float32) / 255 if image.dtype == np.uint8 else image
-        return torch.from_numpy((unit - self.mean) * self.scale).permute(2, 0, 1)
+        """Normalised; looked up where there are only 256 values, which gives the same numbers in a tenth of the time."""
+        unit = cv2.LUT(image, self.table).reshape(image.shape) if image.dtype == np.uint8 else self._normalised(image)
+        return torch.from_numpy(unit).permute(2, 0, 1)
+
+    def _normalised(self, unit: Array) -> Array:
+        normalised: Array = (unit - self.mean) * self.scale
+        return normalised
 
 
 def _mask(mask: Array) -> Tensor:
-    tensor = torch.from_numpy(np.ascontiguousarray(mask))
+    tensor = torch.from_numpy(np.require(mask, requirements=["C", "W"]))  # what is cached cannot be written to, which torch warns of
     return tensor.permute(2, 0, 1) if tensor.ndim == 3 else tensor
 
 
@@ -73,14 +82,20 @@ class Collate:
 
     def __call__(self, samples: list[Batch]) -> Batch:
         height, width = (self._padded(max(sample.image.shape[axis] for sample in samples)) for axis in (1, 2))
-        channels = samples[0].image.shape[0]
-        image = torch.zeros(len(samples), channels, height, width).contiguous(memory_format=torch.channels_last)
-        target = torch.full((len(samples), *samples[0].target.shape[:-2], height, width), self.ignore_index, dtype=torch.uint8)
+        image = _empty((len(samples), height, width, samples[0].image.shape[0]), torch.float32).permute(0, 3, 1, 2)
+        target = _empty((len(samples), *samples[0].target.shape[:-2], height, width), torch.uint8)
         for number, sample in enumerate(samples):
             h, w = sample.image.shape[1:]
+            if (h, w) != (height, width):
+                image[number], target[number] = 0, self.ignore_index
             image[number, :, :h, :w] = sample.image
             target[number, ..., :h, :w] = sample.target
         return Batch(image, target, torch.stack([sample.indices for sample in samples]))
 
     def _padded(self, length: int) -> int:
         return -(-length // self.stride) * self.stride
+
+
+def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Memory for a batch; in a worker it is shared from the start, or what fills it would be copied on its way out."""
+    return torch.empty(shape, dtype=dtype) if get_worker_info() is None else shared_tensor(shape, dtype)
