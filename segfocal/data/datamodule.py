@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import BatchSampler
@@ -17,8 +17,8 @@ from segfocal.data.copy_paste import CopyPaste
 from segfocal.data.dataset import Collate, SegmentationDataset
 from segfocal.data.faults import told
 from segfocal.data.loader import Loader, build_loader
-from segfocal.data.sampling import SameSizeBatches
-from segfocal.data.scan import Scan, overlaps, scan
+from segfocal.data.sampling import EpochSampler, SameSizeBatches
+from segfocal.data.scan import Scan, scan
 from segfocal.data.source import Source, Sources, Subset
 from segfocal.data.stats import SplitStats
 from segfocal.data.store import Layout, Stored, in_memory
@@ -55,13 +55,12 @@ class SegmentationData(LightningDataModule):
         self.config, self.augment, self.sampling, self.task, self.seed = config, augment, sampling, task, seed
         self.workers, self.pin_memory = workers, pin_memory
         opened: Sources = DATA.build(config, task, channels, seed)
-        self.faults = opened.faults
         sources: dict[str, Source] = dict(opened)
         if config.overfit:
             sources = dict.fromkeys(("train", "val", "test"), sources["train"])
         if config.limit is not None:
             sources = {split: Subset(source, config.limit) for split, source in sources.items()}
-        self.sources = sources
+        self.sources = Sources(sources, opened.faults)
         self.checked: dict[str, Source] = {}
         self.stored: dict[str, Source] = {}
         self.measured: dict[str, SplitStats] = {}
@@ -70,13 +69,14 @@ class SegmentationData(LightningDataModule):
 
     def inspect(self, split: str | None = None) -> Scan:
         """Measure a split, or all of them, and find every fault."""
-        sources: dict[str, Source] = {name: Checked(self._source(name)) for name in (self.sources if split is None else [split])}
-        found = scan(sources, self.task, self.where, again=self.config.check == "full")
+        names = self.sources if split is None else [split]
+        sources = Sources({name: Checked(self._source(name)) for name in names}, self.sources.faults)
+        overlap = self.config.overfit or getattr(self.config, "overlap", "allow") == "allow"
+        found = scan(sources, self.task, self.where, self.config.check == "full", overlap)
         self.checked.update(sources)
         self.measured.update(found.stats)
         self.stored = {name: stored for name, stored in self.stored.items() if name not in sources}
-        both = [] if self.config.overfit or getattr(self.config, "overlap", "allow") == "allow" else overlaps(sources, found, self.where)
-        return Scan(found.stats, [*self.faults, *found.faults, *both])
+        return found
 
     def check(self, split: str | None = None) -> dict[str, SplitStats]:
         """Measure a split, or all of them.
@@ -84,10 +84,10 @@ class SegmentationData(LightningDataModule):
         Raises:
             UserError: with every fault.
         """
-        stats, faults = self.inspect(split)
-        if faults:
-            raise told(faults, self.where)
-        return stats
+        found = self.inspect(split)
+        if found.faults:
+            raise told(found.faults, self.where)
+        return found.stats
 
     @property
     def where(self) -> str:
@@ -127,18 +127,22 @@ class SegmentationData(LightningDataModule):
                 self.stored[split] = on_disk(source, layout, config.cache_gb, taken, split, where)
         return self.stored[split]
 
-    def train_dataloader(self) -> Loader:
+    def training(self) -> tuple[SegmentationDataset, EpochSampler]:
+        """What training shows: samples as they are cropped and varied, and which of them an epoch draws."""
         measured = self.measured if "train" in self.measured else self.check("train")
         source, chance = self._cached("train"), self.augment.copy_paste
         paste = CopyPaste(source, measured["train"], self.task, chance) if chance > 0 else None
         transform = TrainTransform(self.augment, self.config.crop, self.task.ignore_index, paste)
-        dataset = SegmentationDataset(source, self.mean, self.std, transform, self.seed)
+        sampler: EpochSampler = SAMPLING.build(self.sampling, measured["train"], self.task, self.seed)
+        sampler.blocks = getattr(self.sources["train"], "blocks", None)
+        return SegmentationDataset(source, self.mean, self.std, transform, self.seed), sampler
+
+    def train_dataloader(self) -> Loader:
+        dataset, sampler = self.training()
         # A last batch of a few samples would spoil BatchNorm's statistics.
         drop_last = len(dataset) >= self.config.batch_size
         # BatchSampler is typed for plain indices, and takes any.
-        sampler: Any = SAMPLING.build(self.sampling, measured["train"], self.task, self.seed)
-        sampler.blocks = getattr(self.sources["train"], "blocks", None)
-        batches = BatchSampler(sampler, self.config.batch_size, drop_last)
+        batches = BatchSampler(cast("Any", sampler), self.config.batch_size, drop_last)
         return self._loader(dataset, batches)
 
     def evaluation_loader(self, split: str) -> Loader:

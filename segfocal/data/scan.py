@@ -16,7 +16,7 @@ from segfocal.config.task import TaskConfig
 from segfocal.data.cache import StatsCache, digest
 from segfocal.data.faults import BadFileError, Fault
 from segfocal.data.measure import SampleStats, measure
-from segfocal.data.source import Source
+from segfocal.data.source import Source, Sources
 from segfocal.data.splits import named
 from segfocal.data.stats import SplitStats
 from segfocal.errors import UserError
@@ -32,21 +32,31 @@ class Scan(NamedTuple):
     """
     Args:
         stats: of each split; of a split with faults, of its samples that can be used.
-        faults: what is wrong with samples.
+        pairs: what is wrong with names, pairs and splits.
+        samples: what is wrong with files and labels.
+        shared: images that are in two splits.
     """
 
     stats: dict[str, SplitStats]
-    faults: list[Fault]
+    pairs: list[Fault]
+    samples: list[Fault]
+    shared: list[Fault]
+
+    @property
+    def faults(self) -> list[Fault]:
+        """All that keeps the data from being used."""
+        return [*self.pairs, *self.samples, *self.shared]
 
 
-def scan(sources: dict[str, Source], task: TaskConfig, where: str, again: bool = False) -> Scan:
+def scan(sources: Sources, task: TaskConfig, where: str, again: bool = False, overlap: bool = False) -> Scan:
     """Measure the splits.
 
     Args:
-        sources: the splits.
+        sources: the splits, and what is wrong with them already.
         task: what the masks should hold.
         where: what to call the data in messages, as `data.root=/path`.
         again: read those samples, too, that have not changed since they were last measured.
+        overlap: an image may be in two splits.
     """
     found = iter(measured([(source, index) for source in sources.values() for index in range(len(source))], task, again))
     results = {split: [next(found) for _ in range(len(source))] for split, source in sources.items()}
@@ -55,7 +65,7 @@ def scan(sources: dict[str, Source], task: TaskConfig, where: str, again: bool =
     stats = {split: SplitStats(each) for split, each in samples.items() if each}
     if "train" in stats and not faults:
         faults += no_foreground(stats["train"], task, where)
-    return Scan(stats, list(dict.fromkeys(faults)))
+    return Scan(stats, sources.faults, faults, [] if overlap else shared_images(sources, stats, where))
 
 
 def measured(jobs: list[Job], task: TaskConfig, again: bool = False) -> list[SampleStats | Fault]:
@@ -107,12 +117,12 @@ def no_foreground(train: SplitStats, task: TaskConfig, where: str) -> list[Fault
     return [Fault(where, f"no pixel of {', '.join(task.class_names)} in any training mask", expected, hint if ignored > 0 else "")]
 
 
-def overlaps(sources: dict[str, Source], found: Scan, where: str) -> list[Fault]:
+def shared_images(sources: Sources, stats: dict[str, SplitStats], where: str) -> list[Fault]:
     """Images that are in two splits, pixel by pixel: what is measured on one was learnt on the other."""
     of_split = {
-        split: dict(zip(stats.contents, sources[split].names, strict=True))
-        for split, stats in found.stats.items()
-        if len(stats.contents) == len(sources[split])
+        split: dict(zip(found.contents, sources[split].names, strict=True))
+        for split, found in stats.items()
+        if found.images == len(sources[split])  # names are known where no sample is left out
     }
     return [
         Fault(

@@ -28,14 +28,15 @@ class SplitStats:
         """What each image is known by, pixel by pixel."""
         self.looks = [sample.look for sample in samples]
         """What each image has in common with those that look the same."""
-        valid_NC: Array = np.stack([sample.valid for sample in samples])
+        self.valid_NC: Array = np.stack([sample.valid for sample in samples])
+        """Pixels in each image that are not ignored, for each class."""
         self.positives: Array = self.pixels_NC.sum(0)
         """Pixels of each class."""
-        self.valid: Array = valid_NC.sum(0)
+        self.valid: Array = self.valid_NC.sum(0)
         """Pixels of each class that are not ignored."""
         self.present: Array = (self.pixels_NC > 0).sum(0)
         """Images in which each class occurs."""
-        self.valid_where_present: Array = (valid_NC * (self.pixels_NC > 0)).sum(0)
+        self.valid_where_present: Array = (self.valid_NC * (self.pixels_NC > 0)).sum(0)
         """Pixels of those images that are not ignored."""
         self.channel_sums: Array = np.sum([sample.channel_sums for sample in samples], axis=0)
         self.images = len(samples)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -41,21 +41,21 @@ def augmentation_grid(data: SegmentationData, samples: int = 4, draws: int = 5) 
         samples: rows; those with the rarest classes come first. Fewer where fewer images show any class.
         draws: crops in each row.
     """
-    dataset: Any = data.train_dataloader().dataset
+    dataset, _ = data.training()
     stats = data.measured["train"]
     rows = choose(stats, data.task, samples)
     strength = np.where(np.array(stats.prior) < RARE, STRONG, WEAK)
     cells, captions = [], []
     for row in rows:
         image, mask = dataset.source.read(row.sample)
-        limits = _limits(image)
-        line = [_shown(image, mask, limits, data.task, strength)]
+        limits = limits_of(image)
+        line = [shown(image, mask, limits, data.task, strength)]
         for key in _keys(row, stats, draws, getattr(data.sampling, "share", 0.0)):
             batch = dataset[key]
             values = batch.image.permute(1, 2, 0).numpy() / dataset.scale + dataset.mean
             target = batch.target.numpy()
             crop = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8) if image.dtype == np.uint8 else values
-            line.append(_shown(crop, np.moveaxis(target, 0, -1) if target.ndim == 3 else target, limits, data.task, strength))
+            line.append(shown(crop, np.moveaxis(target, 0, -1) if target.ndim == 3 else target, limits, data.task, strength))
         cells.append(line)
         captions.append(f"{data.task.class_names[row.label]}: {dataset.source.names[row.sample]}")
     return _arranged(cells, captions, drawn_legend([*class_colours(data.task), ("ignored", IGNORED)]))
@@ -86,7 +86,7 @@ def _keys(row: Row, stats: SplitStats, draws: int, share: float) -> list[Key]:
     ]
 
 
-def _limits(image: Array) -> tuple[float, float]:
+def limits_of(image: Array) -> tuple[float, float]:
     """What is shown black and white."""
     if image.dtype == np.uint8:
         return 0.0, 255.0
@@ -94,7 +94,7 @@ def _limits(image: Array) -> tuple[float, float]:
     return float(low), max(float(high), float(low) + 1e-6)
 
 
-def _shown(image: Array, mask: Array, limits: tuple[float, float], task: TaskConfig, strength: Array) -> Image.Image:
+def shown(image: Array, mask: Array, limits: tuple[float, float], task: TaskConfig, strength: Array) -> Image.Image:
     """An image with its labels, as large as it is shown."""
     channels = image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, axis=2)
     seen = 255 * np.clip((channels.astype(np.float32) - limits[0]) / (limits[1] - limits[0]), 0, 1)

@@ -1,0 +1,220 @@
+"""What is right and wrong with a data set, step by step: the check before training, with all that it finds."""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+from rich.progress import track
+
+from segfocal.config.sampling import RareClassConfig, SamplingConfig, UniformConfig
+from segfocal.data.datamodule import SegmentationData
+from segfocal.data.faults import Fault
+from segfocal.data.source import Array
+from segfocal.data.splits import named
+from segfocal.data.stats import SplitStats
+
+NEARLY_EMPTY = 9  # so few pixels of a class in an image are a slip of the brush rather than a thing
+INVERTED = 0.5  # a foreground beyond this share of the pixels is hardly what is looked for
+CROPS = 300  # drawn to see which classes they show
+
+
+@dataclass
+class Step:
+    """
+    Args:
+        title: what was looked at.
+        found: what there is, a line each.
+        faults: what keeps the data from being used.
+        warnings: what should be looked at.
+    """
+
+    title: str
+    found: list[str] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Analysis:
+    """
+    Args:
+        steps: in order.
+        stats: of each split.
+        crops: sampling -> share of an epoch's crops that show each class; empty where there are faults.
+        suggested: overrides.
+    """
+
+    steps: list[Step]
+    stats: dict[str, SplitStats]
+    crops: dict[str, list[float]] = field(default_factory=dict)
+    suggested: list[str] = field(default_factory=list)
+
+    @property
+    def faults(self) -> list[Fault]:
+        return [fault for step in self.steps for fault in step.faults]
+
+
+def analyse(data: SegmentationData) -> Analysis:
+    """Read what has to be read, and look at everything."""
+    seen = data.inspect()
+    stats = seen.stats
+    readable = f"{sum(found.images for found in stats.values())} of {sum(map(len, data.sources.values()))} samples can be used"
+    steps = [
+        Step("images and masks", [", ".join(f"{len(source)} in {split}" for split, source in data.sources.items())], seen.pairs),
+        Step("files and labels", [readable], seen.samples),
+    ]
+    if not stats:
+        return Analysis(steps, stats)
+    steps += [_splits(data, stats, seen.shared), _classes(data, stats), _sizes(data, stats)]
+    found = Analysis(steps, stats)
+    if not seen.faults:
+        found.crops = crop_shares(data)
+        steps.append(_crops(data, found.crops))
+        found.suggested = suggestion(data, stats, found.crops)
+    return found
+
+
+def _names(data: SegmentationData, split: str, stats: SplitStats) -> list[str]:
+    """The names behind the rows of the statistics; numbers where samples with faults are missing among them."""
+    names = data.sources[split].names
+    return names if len(names) == stats.images else [f"sample {row}" for row in range(stats.images)]
+
+
+def _splits(data: SegmentationData, stats: dict[str, SplitStats], shared: list[Fault]) -> Step:
+    step = Step("splits", [], shared)
+    by_content: dict[bytes, list[tuple[str, str]]] = defaultdict(list)
+    by_look: dict[bytes, list[tuple[str, str, bytes]]] = defaultdict(list)
+    for split, found in stats.items():
+        for name, content, look in zip(_names(data, split, found), found.contents, found.looks, strict=True):
+            by_content[content].append((split, name))
+            if any(look):  # a plain surface looks like any other
+                by_look[look].append((split, name, content))
+    twice = [items for items in by_content.values() if len(items) > 1 and len({split for split, _ in items}) == 1]
+    if twice:
+        step.warnings.append(f"{len(twice)} images are there twice in a split: {named([f'{a[1]} is {b[1]}' for a, b, *_ in twice])}")
+    alike = [
+        items for items in by_look.values() if len({split for split, _, _ in items}) > 1 and len({content for _, _, content in items}) > 1
+    ]
+    if alike:
+        pairs = [" looks like ".join(f"{split}/{name}" for split, name, _ in _of_two_splits(items)) for items in alike]
+        step.warnings.append(f"{len(alike)} images look the same in two splits: {named(pairs)}; data.group keeps such images together")
+    if not twice and not alike and not shared:
+        step.found.append("no image is there twice")
+    if "test" not in stats:
+        step.warnings.append("there is no test split: figures at the end will be those of val, which has chosen the checkpoint")
+    return step
+
+
+def _of_two_splits(items: list[tuple[str, str, bytes]]) -> list[tuple[str, str, bytes]]:
+    first = items[0]
+    return [first, next(item for item in items if item[0] != first[0])]
+
+
+def _classes(data: SegmentationData, stats: dict[str, SplitStats]) -> Step:
+    task = data.task
+    step = Step("classes")
+    first = 1 if task.name == "multiclass" else 0
+    for split, found in stats.items():
+        shares = zip(task.class_names, found.positives, found.valid, strict=True)
+        step.found.append(f"{split}: " + ", ".join(f"{name} {positives / max(1, valid):.2%}" for name, positives, valid in shares))
+        absent = [name for name, count in zip(task.class_names, found.positives, strict=True) if count == 0]
+        if absent:
+            end = "it cannot be learned" if split == "train" else "there will be no figure"
+            step.warnings.append(f"no pixel of {', '.join(absent)} in {split}: {end}")
+        names = _names(data, split, found)
+        ignored = [name for name, row in zip(names, found.valid_NC, strict=True) if not row.any()]
+        if ignored:
+            step.warnings.append(f"{len(ignored)} masks of {split} have no pixel that counts, all are ignored: {named(ignored)}")
+        for label in range(first, task.num_classes):
+            few = [name for name, row in zip(names, found.pixels_NC[:, label], strict=True) if 0 < row <= NEARLY_EMPTY]
+            if few:
+                kind = task.class_names[label]
+                step.warnings.append(f"{len(few)} masks of {split} have {NEARLY_EMPTY} pixels or fewer of {kind}: {named(few)}")
+        empty = int((found.pixels_NC[:, first:].sum(1) == 0).sum())
+        if empty:
+            step.found.append(f"{split}: {empty} images without any of {', '.join(task.class_names[first:])}")
+    if "train" in stats and task.name == "binary" and stats["train"].prior[0] > INVERTED:
+        share = stats["train"].prior[0]
+        step.warnings.append(
+            f"{share:.0%} of the training pixels are {task.class_names[0]}: are the masks inverted? 'data.label_map={{0:1,1:0}}'"
+        )
+    return step
+
+
+def _sizes(data: SegmentationData, stats: dict[str, SplitStats]) -> Step:
+    sizes = np.array([size for found in stats.values() for size in found.sizes])
+    kinds, counts = np.unique(sizes, axis=0, return_counts=True)
+    most = kinds[np.argsort(-counts, kind="stable")]
+    shown = ", ".join(f"{width} x {height}" for height, width in most[:3])
+    low, middle, high = (np.quantile(sizes, share, axis=0, method="nearest") for share in (0, 0.5, 1))
+    step = Step("sizes", [f"{len(kinds)} different, most often {shown}" if len(kinds) > 1 else f"all images are {shown}"])
+    if len(kinds) > 1:
+        step.found.append(f"height {low[0]} to {high[0]}, middle {middle[0]}; width {low[1]} to {high[1]}, middle {middle[1]}")
+    if data.config.crop and "train" in stats:
+        small = sum(height < data.config.crop[0] or width < data.config.crop[1] for height, width in stats["train"].sizes)
+        if small:
+            step.warnings.append(f"{small} training images are smaller than data.crop={data.config.crop}, and are padded")
+    return step
+
+
+def crop_shares(data: SegmentationData) -> dict[str, list[float]]:
+    """Of an epoch's crops, the share that shows each class: drawn as training draws them, with each way of sampling."""
+    chosen: dict[str, SamplingConfig] = {
+        config.name: config for config in (UniformConfig(), RareClassConfig(), data.sampling)
+    }  # the run's own settings last
+    shares = {}
+    usual = data.sampling
+    for name, config in chosen.items():
+        data.sampling = config
+        dataset, sampler = data.training()
+        keys = list(islice(sampler, CROPS))
+        seen = [
+            _shown(dataset[key].target.numpy(), data)
+            for key in track(keys, f"drawing crops, sampling={name}", transient=True, disable=not sys.stdout.isatty())
+        ]
+        shares[name] = np.mean(seen, axis=0).tolist()
+    data.sampling = usual
+    return shares
+
+
+def _shown(target: Array, data: SegmentationData) -> Array:
+    """Which classes a crop shows."""
+    if data.task.name == "multilabel":
+        planes: Array = (target == 1).any((1, 2))
+        return planes
+    ids = [1] if data.task.name == "binary" else range(data.task.num_classes)
+    return np.array([(target == label).any() for label in ids])
+
+
+def _crops(data: SegmentationData, crops: dict[str, list[float]]) -> Step:
+    step = Step("crops that show a class")
+    for name, shares in crops.items():
+        own = " (this configuration)" if name == data.sampling.name else ""
+        shown = ", ".join(f"{kind} {share:.0%}" for kind, share in zip(data.task.class_names, shares, strict=True))
+        step.found.append(f"sampling={name}{own}: {shown}")
+    return step
+
+
+def suggestion(data: SegmentationData, stats: dict[str, SplitStats], crops: dict[str, list[float]]) -> list[str]:
+    """Overrides that suit the data."""
+    found = []
+    train = stats["train"]
+    sizes = np.array(train.sizes)
+    side = int(np.quantile(sizes.min(1), 0.1)) // 32 * 32
+    best = max(64, min(side, 512 if np.median(sizes) >= 1500 else 256))
+    if data.config.crop != [best, best]:
+        found.append(f"data.crop=[{best},{best}]")
+    first = 1 if data.task.name == "multiclass" else 0
+    rarest = first + int(np.argmin([share or 1 for share in train.prior[first:]]))
+    if data.sampling.name == "uniform" and crops["uniform"][rarest] < 0.6 and crops["rare_class"][rarest] > crops["uniform"][rarest]:
+        found.append("sampling=rare_class")
+    gigabytes = float(sizes.prod(1).sum()) * (len(train.mean_std[0]) + 1) / 1e9
+    if gigabytes < 2 and data.config.cache == "none" and data.config.name not in ("synthetic", "streaming"):
+        found.append("data.cache=ram")
+    if data.augment.name == "none":
+        found.append("augment=medium" if train.images < 1000 else "augment=light")
+    return found
