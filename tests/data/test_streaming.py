@@ -7,6 +7,7 @@ import http.server
 import json
 import multiprocessing
 import pickle
+import shutil
 import sys
 import threading
 from collections import OrderedDict
@@ -202,6 +203,12 @@ def test_an_epoch_shows_every_sample_once_in_an_order_of_its_own() -> None:
     assert len({tuple(drawn(epoch, seed)) for epoch in range(3) for seed in range(3)}) == 9
 
 
+def test_each_epoch_goes_through_the_shards_in_another_order() -> None:
+    firsts = [set(np.searchsorted(np.cumsum(BLOCKS), drawn(epoch)[:40], "right").tolist()) for epoch in range(4)]
+    assert all(len(shards) <= 2 * WINDOW for shards in firsts)
+    assert all(len(one & other) < WINDOW for number, one in enumerate(firsts) for other in firsts[:number])
+
+
 @pytest.mark.parametrize(("share", "most"), [(0.0, 1.6), (0.5, 2.0)])
 def test_shards_are_fetched_hardly_more_than_once_an_epoch(share: float, most: float) -> None:
     """With room for two windows; without shards in mind nearly every sample fetches one."""
@@ -296,10 +303,34 @@ def test_those_not_used_for_longest_make_room(made: Path, tmp_path: Path) -> Non
     for index in [0, 1, 2, 3, 4, 5, 0, 5, 1, 4]:
         assert same(source.read(index), direct.read(index))
         assert sum(path.stat().st_size for path in shards_in(room)) <= 9000
-    last = {Path(source.shards[-1].file).name}
-    source.read(0)
-    source.read(5)
-    assert last <= {path.name for path in shards_in(room)}
+
+
+def test_what_has_been_used_since_stays(made: Path, tmp_path: Path) -> None:
+    room = tmp_path / "room"
+    lengths = [shard.bytes for shard in streamed(made).sources["train"].shards]
+    assert len(lengths) >= 3
+    budget = lengths[0] + max(lengths[1:]) + 1
+    source = streamed(f"local:{made}", shards_dir=str(room), shards_gb=budget / 1e9).sources["train"]
+    firsts = source.starts.tolist()
+    for shard in (0, 1, 0, 2):
+        source.read(firsts[shard])
+    assert [path.name for path in shards_in(room)] == ["chunk-0-0.bin", "chunk-0-2.bin"]
+
+
+def test_a_copy_that_breaks_off_leaves_nothing(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    room = tmp_path / "room"
+    source = streamed(f"local:{made}", shards_dir=str(room)).sources["train"]
+
+    def broken(whole: Any, part: Any) -> None:
+        part.write(whole.read(100))
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as during:
+        during.setattr(shutil, "copyfileobj", broken)
+        with pytest.raises(UserError, match="chunk-0-0.bin: cannot be copied: .*Input/output error"):
+            source.read(0)
+    assert not [path for path in room.rglob("chunk*") if path.suffix != ".lock"]
+    assert same(source.read(0), streamed(made).sources["train"].read(0))
 
 
 def _read_all(source: Source, wanted: list[bytes], order: list[int], wrong: Any) -> None:
