@@ -22,8 +22,10 @@ from segfocal import checkpoint as checkpoints
 from segfocal.callbacks import build_callbacks
 from segfocal.config.loss_sum import balanced
 from segfocal.config.run import Split, TrainConfig
+from segfocal.data.analysis import look, notes
 from segfocal.data.datamodule import SegmentationData
-from segfocal.data.stats import SplitStats, report
+from segfocal.data.faults import told
+from segfocal.data.stats import SplitStats
 from segfocal.devices import Device, resolve
 from segfocal.evaluation import evaluate_checkpoint
 from segfocal.losses import build_loss
@@ -68,9 +70,12 @@ def fit(config: TrainConfig, run_dir: Path) -> float:
         device.pin_memory,
         config.sampling,
     )
-    stats = data.check()
-    for line in report(stats, config.task):
+    found = look(data)
+    if found.faults:
+        raise told(found.faults, data.where)
+    for line in notes(found):
         log.info(line)
+    stats = found.stats
     data.normalise(*(normalization(config.model.weights, config.model.encoder) or stats["train"].mean_std))
     config = balance(config, stats["train"])
     module = build_module(config, data, stats["train"])

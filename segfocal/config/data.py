@@ -25,7 +25,8 @@ class DataConfig:
         crop: height and width of training crops in pixels; null trains on whole images.
         limit: use only so many samples of each split; null uses all.
         overfit: validate and test on the training samples, to see whether a model can learn at all.
-        check: `fast` reads the samples that have changed since they were last read, before anything else; `full` reads all.
+        check: `fast` reads the samples that have changed since they were last read, before anything else; `full` reads all;
+            `off` trusts the data, and takes the numbers that a run starts from of a few samples.
         cache: keep decoded training samples: in memory that the workers share (`ram`), or in a file that stays for the next run (`disk`).
         cache_gb: the most that the cache may take, in gigabytes; null takes half of what is free.
         worker_timeout: seconds without a batch after which a worker counts as hanging; 0 waits for ever.
@@ -37,7 +38,7 @@ class DataConfig:
     crop: Annotated[list[Count], Field(min_length=2, max_length=2)] | None = None
     limit: Count | None = None
     overfit: Flag = False
-    check: Literal["fast", "full"] = "fast"
+    check: Literal["fast", "full", "off"] = "fast"
     cache: Literal["none", "ram", "disk"] = "none"
     cache_gb: Positive | None = None
     worker_timeout: Index = 600

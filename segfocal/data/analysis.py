@@ -19,6 +19,7 @@ from segfocal.data.stats import SplitStats
 
 NEARLY_EMPTY = 9  # so few pixels of a class in an image are a slip of the brush rather than a thing
 INVERTED = 0.5  # a foreground beyond this share of the pixels is hardly what is looked for
+CLASSES = "classes"  # the step that says how much there is of each
 CROPS = 300  # drawn to see which classes they show
 
 
@@ -58,30 +59,40 @@ class Analysis:
         return [fault for step in self.steps for fault in step.faults]
 
 
-def analyse(data: SegmentationData) -> Analysis:
-    """Read what has to be read, and look at everything."""
+def look(data: SegmentationData) -> Analysis:
+    """Read what has to be read, and say what there is and what is wrong: the check that every training starts with."""
     seen = data.inspect()
     stats = seen.stats
-    readable = f"{sum(found.images for found in stats.values())} of {sum(map(len, data.sources.values()))} samples can be used"
+    usable = sum(found.images for found in stats.values())
     steps = [
         Step("images and masks", [", ".join(f"{len(source)} in {split}" for split, source in data.sources.items())], seen.pairs),
-        Step("files and labels", [readable], seen.samples),
+        Step("files and labels", [f"{usable} of {sum(map(len, data.sources.values()))} samples can be used"], seen.samples),
     ]
-    if not stats:
-        return Analysis(steps, stats)
-    steps += [_splits(data, stats, seen.shared), _classes(data, stats), _sizes(data, stats)]
-    found = Analysis(steps, stats)
-    if not seen.faults:
+    if stats:
+        steps += [_splits(data, stats, seen.shared), _classes(data, stats), _sizes(data, stats)]
+    return Analysis(steps, stats)
+
+
+def analyse(data: SegmentationData) -> Analysis:
+    """`look`, and where nothing is wrong, what crops show and what suits the data."""
+    found = look(data)
+    if not found.faults:
         found.crops = crop_shares(data)
-        steps.append(_crops(data, found.crops))
-        found.suggested = suggestion(data, stats, found.crops)
+        found.steps.append(_crops(data, found.crops))
+        found.suggested = suggestion(data, found.stats, found.crops)
     return found
 
 
+def notes(found: Analysis) -> list[str]:
+    """What a run says before it trains."""
+    classes = [line for step in found.steps for line in step.found if step.title == CLASSES]
+    return classes + [f"warning: {line}" for step in found.steps for line in step.warnings]
+
+
 def _names(data: SegmentationData, split: str, stats: SplitStats) -> list[str]:
-    """The names behind the rows of the statistics; numbers where samples with faults are missing among them."""
+    """The names behind the rows of the statistics, among which samples with faults are missing."""
     names = data.sources[split].names
-    return names if len(names) == stats.images else [f"sample {row}" for row in range(stats.images)]
+    return [names[row] for row in stats.rows]
 
 
 def _splits(data: SegmentationData, stats: dict[str, SplitStats], shared: list[Fault]) -> Step:
@@ -116,11 +127,12 @@ def _of_two_splits(items: list[tuple[str, str, bytes]]) -> list[tuple[str, str, 
 
 def _classes(data: SegmentationData, stats: dict[str, SplitStats]) -> Step:
     task = data.task
-    step = Step("classes")
+    step = Step(CLASSES)
     first = 1 if task.name == "multiclass" else 0
     for split, found in stats.items():
         shares = zip(task.class_names, found.positives, found.valid, strict=True)
-        step.found.append(f"{split}: " + ", ".join(f"{name} {positives / max(1, valid):.2%}" for name, positives, valid in shares))
+        shown = ", ".join(f"{name} {positives / max(1, valid):.2%}" for name, positives, valid in shares)
+        step.found.append(f"{split}: {found.images} images; of the pixels {shown}")
         absent = [name for name, count in zip(task.class_names, found.positives, strict=True) if count == 0]
         if absent:
             end = "it cannot be learned" if split == "train" else "there will be no figure"

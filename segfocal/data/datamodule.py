@@ -72,7 +72,7 @@ class SegmentationData(LightningDataModule):
         names = self.sources if split is None else [split]
         sources = Sources({name: Checked(self._source(name)) for name in names}, self.sources.faults)
         overlap = self.config.overfit or getattr(self.config, "overlap", "allow") == "allow"
-        found = scan(sources, self.task, self.where, self.config.check == "full", overlap)
+        found = scan(sources, self.task, self.where, self.config.check, overlap)
         self.checked.update(sources)
         self.measured.update(found.stats)
         self.stored = {name: stored for name, stored in self.stored.items() if name not in sources}
@@ -129,13 +129,25 @@ class SegmentationData(LightningDataModule):
 
     def training(self) -> tuple[SegmentationDataset, EpochSampler]:
         """What training shows: samples as they are cropped and varied, and which of them an epoch draws."""
-        measured = self.measured if "train" in self.measured else self.check("train")
+        stats = (self.measured if "train" in self.measured else self.check("train"))["train"]
+        self._needs_all(stats)
         source, chance = self._cached("train"), self.augment.copy_paste
-        paste = CopyPaste(source, measured["train"], self.task, chance) if chance > 0 else None
+        paste = CopyPaste(source, stats, self.task, chance) if chance > 0 else None
         transform = TrainTransform(self.augment, self.config.crop, self.task.ignore_index, paste)
-        sampler: EpochSampler = SAMPLING.build(self.sampling, measured["train"], self.task, self.seed)
+        sampler: EpochSampler = SAMPLING.build(self.sampling, stats, self.task, self.seed)
         sampler.blocks = getattr(self.sources["train"], "blocks", None)
         return SegmentationDataset(source, self.mean, self.std, transform, self.seed), sampler
+
+    def _needs_all(self, stats: SplitStats) -> None:
+        """Raise UserError where places in samples are asked for that nobody has measured."""
+        wants = {
+            f"sampling={self.sampling.name}": not isinstance(self.sampling, UniformConfig),
+            f"augment.copy_paste={self.augment.copy_paste:g}": self.augment.copy_paste > 0,
+            f"data.cache={self.config.cache}": self.config.cache != "none",
+        }
+        asked = [key for key, wanted in wants.items() if wanted]
+        if asked and not stats.whole:
+            raise UserError(f"{asked[0]}: wants every sample measured, which data.check={self.config.check} does not: data.check=fast")
 
     def train_dataloader(self) -> Loader:
         dataset, sampler = self.training()

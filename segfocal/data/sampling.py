@@ -93,7 +93,7 @@ def _turns(samples: Array, blocks: list[int], place: Array, rng: np.random.Gener
 @SAMPLING.builder(UniformConfig)
 def uniform(config: UniformConfig, stats: SplitStats, task: TaskConfig, seed: int) -> EpochSampler:
     """Every sample once."""
-    return EpochSampler(stats.images, seed)
+    return EpochSampler(stats.total, seed)
 
 
 @SAMPLING.builder(ForegroundConfig)
@@ -108,7 +108,7 @@ def foreground(config: ForegroundConfig, stats: SplitStats, task: TaskConfig, se
         label = rng.choice(np.unique(points[index][:, 0]))
         return index, _one(points[index], label, rng)
 
-    return EpochSampler(stats.images, seed, config.share, aimed)
+    return EpochSampler(stats.total, seed, config.share, aimed)
 
 
 @SAMPLING.builder(RareClassConfig)
@@ -126,7 +126,7 @@ def rare_class(config: RareClassConfig, stats: SplitStats, task: TaskConfig, see
         index = int(rng.choice(holders[label]))
         return index, _one(stats.points[index], label, rng)
 
-    return EpochSampler(stats.images, seed, config.share, aimed)
+    return EpochSampler(stats.total, seed, config.share, aimed)
 
 
 def class_chances(stats: SplitStats, temperature: float) -> Array:

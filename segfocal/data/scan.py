@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from rich.progress import track
 
@@ -23,8 +23,10 @@ from segfocal.errors import UserError
 
 log = logging.getLogger("segfocal")
 
+FEW = 200  # samples of each split that numbers are taken from without a check
 QUIET = 200  # so few samples need no progress bar
 
+Check = Literal["fast", "full", "off"]
 Job = tuple[Source, int]
 
 
@@ -48,24 +50,34 @@ class Scan(NamedTuple):
         return [*self.pairs, *self.samples, *self.shared]
 
 
-def scan(sources: Sources, task: TaskConfig, where: str, again: bool = False, overlap: bool = False) -> Scan:
+def scan(sources: Sources, task: TaskConfig, where: str, check: Check = "fast", overlap: bool = False) -> Scan:
     """Measure the splits.
 
     Args:
         sources: the splits, and what is wrong with them already.
         task: what the masks should hold.
         where: what to call the data in messages, as `data.root=/path`.
-        again: read those samples, too, that have not changed since they were last measured.
+        check: `full` reads those samples, too, that have not changed since they were last measured; `off` no more than a few of each split.
         overlap: an image may be in two splits.
     """
-    found = iter(measured([(source, index) for source in sources.values() for index in range(len(source))], task, again))
-    results = {split: [next(found) for _ in range(len(source))] for split, source in sources.items()}
-    faults = [result for each in results.values() for result in each if isinstance(result, Fault)]
-    samples = {split: [result for result in each if isinstance(result, SampleStats)] for split, each in results.items()}
-    stats = {split: SplitStats(each) for split, each in samples.items() if each}
+    rows = {split: _spread(len(source), FEW if check == "off" else len(source)) for split, source in sources.items()}
+    found = iter(measured([(source, row) for split, source in sources.items() for row in rows[split]], task, check == "full"))
+    stats, faults = {}, []
+    for split, source in sources.items():
+        results = {row: next(found) for row in rows[split]}
+        samples = {row: result for row, result in results.items() if isinstance(result, SampleStats)}
+        faults += [result for result in results.values() if isinstance(result, Fault)]
+        if samples:
+            stats[split] = SplitStats(list(samples.values()), list(samples), len(source))
+    faults = list(dict.fromkeys(faults))
     if "train" in stats and not faults:
         faults += no_foreground(stats["train"], task, where)
     return Scan(stats, sources.faults, faults, [] if overlap else shared_images(sources, stats, where))
+
+
+def _spread(length: int, most: int) -> list[int]:
+    """So many places, from the first to the last."""
+    return list(range(length)) if length <= most else [place * length // most for place in range(most)]
 
 
 def measured(jobs: list[Job], task: TaskConfig, again: bool = False) -> list[SampleStats | Fault]:
@@ -120,9 +132,8 @@ def no_foreground(train: SplitStats, task: TaskConfig, where: str) -> list[Fault
 def shared_images(sources: Sources, stats: dict[str, SplitStats], where: str) -> list[Fault]:
     """Images that are in two splits, pixel by pixel: what is measured on one was learnt on the other."""
     of_split = {
-        split: dict(zip(found.contents, sources[split].names, strict=True))
+        split: {content: sources[split].names[row] for content, row in zip(found.contents, found.rows, strict=True)}
         for split, found in stats.items()
-        if found.images == len(sources[split])  # names are known where no sample is left out
     }
     return [
         Fault(

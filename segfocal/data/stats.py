@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from segfocal.config.balance import ClassCounts
-from segfocal.config.task import TaskConfig
 from segfocal.data.measure import SampleStats
 from segfocal.data.source import Array
 
@@ -14,10 +13,14 @@ class SplitStats:
     """Counts of a split.
 
     Args:
-        samples: what was measured of each.
+        samples: what was measured of each that was.
+        rows: which ones they are; None: all.
+        total: how many samples the split has; None: no more than these.
     """
 
-    def __init__(self, samples: list[SampleStats]) -> None:
+    def __init__(self, samples: list[SampleStats], rows: list[int] | None = None, total: int | None = None) -> None:
+        self.rows = list(range(len(samples))) if rows is None else rows
+        self.total = len(samples) if total is None else total
         self.pixels_NC: Array = np.stack([sample.pixels for sample in samples])
         """Pixels of each class in each image."""
         self.points = [sample.points for sample in samples]
@@ -42,6 +45,11 @@ class SplitStats:
         self.images = len(samples)
 
     @property
+    def whole(self) -> bool:
+        """Whether all samples of the split were measured."""
+        return self.images == self.total
+
+    @property
     def prior(self) -> list[float]:
         """Share of the valid pixels that are of each class; half a pixel for a class that is absent."""
         share: list[float] = (np.maximum(self.positives, 0.5) / np.maximum(self.valid, 1)).tolist()
@@ -61,21 +69,3 @@ class SplitStats:
         mean = total / np.maximum(count, 1)
         std = np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean**2, 1e-8))
         return mean.tolist(), std.tolist()
-
-
-def report(stats: dict[str, SplitStats], task: TaskConfig) -> list[str]:
-    """What there is of each class, a line a split, and what cannot be learned or judged."""
-    lines = []
-    for split, found in stats.items():
-        shares = ", ".join(
-            f"{name} {positives / max(1, valid):.2%}"
-            for name, positives, valid in zip(task.class_names, found.positives, found.valid, strict=True)
-        )
-        lines.append(f"{split}: {found.images} images; of the pixels {shares}")
-    for split, found in stats.items():
-        absent = [name for name, count in zip(task.class_names, found.positives, strict=True) if count == 0]
-        if absent:
-            lines.append(
-                f"warning: no pixel of {', '.join(absent)} in {split}: " + ("cannot be learned" if split == "train" else "no figure there")
-            )
-    return lines
