@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import io
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from segfocal.report.overlay import class_colours
 
 EXAMPLES = 8  # pictures in a row of the page
 LOWEST = 1e-5  # share of the pixels at which a bar is empty
-BINS = 24
+MOST_KINDS = 12  # bars
 
 
 def lines(found: Analysis) -> list[str]:
@@ -107,18 +108,21 @@ def _percent(share: float) -> str:
 
 
 def _histogram(sizes: list[tuple[int, int]]) -> str:
-    """Megapixels of the images, as a picture."""
-    megapixels = np.array([height * width / 1e6 for height, width in sizes])
-    if np.ptp(megapixels) == 0:
-        return f"<p>all {len(sizes)} images have {megapixels[0]:.2f} megapixels</p>"
-    counts, edges = np.histogram(megapixels, bins=BINS)
-    bars = "".join(
-        f'<rect x="{20 + 40 * number}" y="{160 - 140 * count / counts.max():.1f}" width="36" height="{140 * count / counts.max():.1f}" '
-        f'fill="#4878a8"><title>{edges[number]:.2f} to {edges[number + 1]:.2f} megapixels: {count} images</title></rect>'
-        for number, count in enumerate(counts)
+    """Images of each size, or where those are many of each number of megapixels, as a picture."""
+    kinds = Counter(sizes)
+    if len(kinds) <= MOST_KINDS:
+        bars = [(f"{width} x {height}", count) for (height, width), count in sorted(kinds.items())]
+    else:
+        counts, edges = np.histogram([height * width / 1e6 for height, width in sizes], bins=MOST_KINDS)
+        bars = [(f"to {edge:.3g} MP", int(count)) for edge, count in zip(edges[1:], counts, strict=True)]
+    step, highest = 1000 / MOST_KINDS, max(count for _, count in bars)
+    drawn = "".join(
+        f'<rect x="{step * place + 4:.0f}" y="{160 - 130 * count / highest:.0f}" width="{step - 8:.0f}" height="{130 * count / highest:.0f}" '
+        f'fill="#4878a8"/><text x="{step * (place + 0.5):.0f}" y="{154 - 130 * count / highest:.0f}" text-anchor="middle">{count}</text>'
+        f'<text x="{step * (place + 0.5):.0f}" y="178" text-anchor="middle">{name}</text>'
+        for place, (name, count) in enumerate(bars)
     )
-    marks = "".join(f'<text x="{20 + 40 * number}" y="178">{edges[number]:.2f}</text>' for number in range(0, BINS + 1, 6))
-    return f'<svg viewBox="0 0 1000 200" width="100%">{bars}{marks}<text x="900" y="196">megapixels</text></svg>'
+    return f'<svg viewBox="0 0 1000 190" width="100%">{drawn}</svg>'
 
 
 def _galleries(data: SegmentationData) -> list[tuple[str, list[tuple[str, str]]]]:
