@@ -68,6 +68,13 @@ def test_a_distortion_moves_pixels_smoothly_and_not_too_far() -> None:
     assert max(furthest) < 10  # a twentieth of 100 either way, and what the crop as a whole has moved
 
 
+def test_a_share_of_the_crops_is_distorted() -> None:
+    image, mask = painted()
+    transform = TrainTransform(one(distort=0.3), None, 255)
+    distorted = [not np.array_equal(transform(image, mask, seed)[0], image) for seed in range(200)]
+    assert np.mean(distorted) == pytest.approx(0.3, abs=0.1)
+
+
 def test_the_pixel_that_is_aimed_at_stays_in_the_crop_whatever_moves() -> None:
     transform = TrainTransform(one(distort=1.0, scale=0.3, rotate=30), [48, 64], 255)
     rng = np.random.default_rng(0)

@@ -150,6 +150,28 @@ def test_it_lands_where_the_crop_shows_it() -> None:
     assert min(seen[30:60].sum(1)) > 0 and min(seen[:, 25:65].sum(0)) > 0
 
 
+def test_the_seam_is_softened_with_what_surrounds_it_there() -> None:
+    paste, _ = paste_of([cracked(BINARY)], BINARY)
+    black = np.zeros((60, 70, 3), np.uint8)
+    for seed in range(10):
+        image, mask = paste(black, ground(BINARY, (60, 70)), seed, [40, 50])
+        beside = image[..., 2][mask == 0]  # the donor's ground is 255 there
+        assert 0 < np.count_nonzero(beside) < 50
+        assert beside.max() < 255
+
+
+def test_whether_something_is_pasted_has_nothing_to_do_with_where_the_crop_lies() -> None:
+    paste, _ = paste_of([cracked(BINARY)], BINARY, 0.5)
+    transform = TrainTransform(NONE, [20, 20], 9, paste)
+    rows = np.tile(np.arange(120, dtype=np.float32)[:, None, None], (1, 120, 3))
+    tops, pasted = [], []
+    for seed in range(300):
+        image, mask = transform(rows, ground(BINARY, (120, 120)), seed)
+        tops.append(np.median(image[..., 0]))
+        pasted.append(mask.any())
+    assert abs(np.corrcoef(tops, pasted)[0, 1]) < 0.2
+
+
 def test_what_the_donor_does_not_show_is_not_pasted() -> None:
     """A crack at the edge of its image has no surroundings there: nothing black is blended in."""
     mask = ground(BINARY)
