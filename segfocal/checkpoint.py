@@ -6,6 +6,7 @@ A checkpoint is plain data: Lightning's own keys (weights in `state_dict`, optim
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -23,19 +24,23 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 import segfocal
+from segfocal.config.data import DataConfig
 from segfocal.errors import UserError
 
 FORMAT = 1
 KEYS = ("format", "config", "classes", "mean", "std")
 
 
-def about(config: dict[str, Any], classes: list[str], mean: list[float], std: list[float]) -> dict[str, Any]:
+def about(
+    config: dict[str, Any], classes: list[str], mean: list[float], std: list[float], splits: dict[str, list[str]] | None = None
+) -> dict[str, Any]:
     """What a checkpoint says of the run, besides weights and state.
 
     Args:
         config: the resolved configuration as a plain dictionary.
         classes: their names, in the order of the head's channels.
         mean, std: of each image channel, of pixels in 0..1.
+        splits: the names of the samples of each, where they were drawn.
     """
     versions = {
         "segfocal": segfocal.__version__,
@@ -43,7 +48,7 @@ def about(config: dict[str, Any], classes: list[str], mean: list[float], std: li
         "lightning": lightning.__version__,
         "segmentation_models_pytorch": str(smp.__version__),
     }
-    return {"format": FORMAT, "config": config, "classes": classes, "mean": mean, "std": std, "versions": versions}
+    return {"format": FORMAT, "config": config, "classes": classes, "mean": mean, "std": std, "splits": splits, "versions": versions}
 
 
 def locate(ckpt: str, which: str) -> Path:
@@ -165,3 +170,11 @@ class DurableCheckpointIO(TorchCheckpointIO):
             os.fsync(directory)  # the rename too
         finally:
             os.close(directory)
+
+
+def with_splits(config: DataConfig, content: dict[str, Any]) -> DataConfig:
+    """Data that is split as it was for a checkpoint, where its splits were drawn: the seed would draw others of other samples."""
+    splits = content["segfocal"].get("splits")
+    if splits is None or getattr(config, "splits", splits) is not None:
+        return config
+    return dataclasses.replace(config, splits=splits)  # type: ignore[call-arg]  # layouts that draw have it

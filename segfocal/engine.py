@@ -54,14 +54,17 @@ def fit(config: TrainConfig, run_dir: Path) -> float:
     quieten()
     resumed = checkpoints.locate(config.ckpt, "last") if config.ckpt else None
     plain = dataclasses.asdict(config)
+    chosen = config.data
     if resumed:
-        checkpoints.check_same_model(checkpoints.read(resumed), plain, resumed)
+        content = checkpoints.read(resumed)
+        checkpoints.check_same_model(content, plain, resumed)
+        chosen = checkpoints.with_splits(chosen, content)
         log.info("going on from %s", resumed)
     device = resolve(config.profile, config.trainer.precision, config.data.num_workers)
     log.info("device: %s", device.reason)
     seed_everything(config.seed, verbose=False)
     data = SegmentationData(
-        config.data,
+        chosen,
         config.augment,
         config.task,
         config.model.in_channels,
@@ -80,8 +83,7 @@ def fit(config: TrainConfig, run_dir: Path) -> float:
     config = balance(config, stats["train"])
     module = build_module(config, data, stats["train"])
     OmegaConf.save(OmegaConf.create(dataclasses.asdict(config)), run_dir / "config.yaml")
-    splits = {split: source.names for split, source in data.sources.items()}
-    (run_dir / "splits.json").write_text(json.dumps(splits, indent=1), encoding="utf-8")
+    (run_dir / "splits.json").write_text(json.dumps(data.sources.names(), indent=1), encoding="utf-8")
     trainer = build_trainer(config, run_dir, device, data)
     if resumed:
         checkpoints.bring_best(resumed, run_dir)
@@ -131,7 +133,8 @@ def build_module(config: TrainConfig, data: SegmentationData, train: SplitStats)
     wanted = config.model.bias_prior
     if wanted if wanted is not None else getattr(config.loss, "wants_prior", False):
         set_bias_prior(model, train.prior, config.task)
-    about = checkpoints.about(dataclasses.asdict(config), config.task.class_names, data.mean, data.std)
+    splits = data.sources.names() if data.sources.drawn else None
+    about = checkpoints.about(dataclasses.asdict(config), config.task.class_names, data.mean, data.std, splits)
     return SegmentationModule(model, config.task, build_loss(config.loss, config.task), config, about, config.profile.channels_last)
 
 

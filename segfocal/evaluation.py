@@ -43,9 +43,12 @@ def evaluate(config: EvaluateConfig, run_dir: Path) -> float:
     """
     assert config.ckpt is not None  # checked with the configuration
     path = checkpoints.locate(config.ckpt, "best")
-    stored = checkpoints.read(path)["segfocal"]["config"]
+    content = checkpoints.read(path)
+    stored = content["segfocal"]["config"]
     task, model = parse(TaskConfig, stored["task"]), parse(ModelConfig, stored["model"])
     chosen = data_of(config.data, stored["data"], task)
+    if isinstance(config.data, CheckpointDataConfig) and config.data.root in (None, stored["data"].get("root")):
+        chosen = checkpoints.with_splits(chosen, content)
     device = resolve(config.profile, workers=chosen.num_workers)
     data = SegmentationData(chosen, AugmentConfig(name="none"), task, model.in_channels, device.workers, stored["seed"], device.pin_memory)
     data.check(config.split)

@@ -17,7 +17,7 @@ import pytest
 from segfocal.cli import overrides_in
 from segfocal.rundir import new_dir
 from segfocal.sweep import Job, best_first
-from tests.conftest import ROOT, Result
+from tests.conftest import ROOT, Result, blobs, write_folder
 from tests.test_training import TINY
 
 Cli = Callable[..., Result]
@@ -61,6 +61,25 @@ def test_a_folder_of_ones_own(cli: Cli, folder: Path) -> None:
     again = cli("train", "data=folder", *overrides, "data.label_map={0:0,255:1}", "sampling=rare_class", "debug=fast")
     assert again.code == 0, again.err
     assert "have not changed since they were last checked; data.check=full checks all" in again.out
+
+
+def test_drawn_splits_stay_when_images_come(cli: Cli, tmp_path: Path) -> None:
+    """Drawn anew, the test split would hold images that were trained on."""
+    root = tmp_path / "dataset"
+    write_folder(root, blobs(12))
+    quick = ["data.crop=[32,32]", "data.num_workers=0", "data.batch_size=4", "model.encoder=tu-mobilenetv3_small_050"]
+    overrides = ["data=folder", f"data.root={root}", "task.classes=[blob]", *quick]
+    assert cli("train", *overrides, "trainer.max_epochs=1").code == 0
+    first = only(tmp_path, "runs/*")
+    write_folder(root, blobs(30))
+    on = cli("train", *overrides, "trainer.max_epochs=2", f"ckpt={first}", "out=on")
+    assert on.code == 0, on.err
+    assert "18 samples are in no split, for they have come since" in on.out
+    assert (only(tmp_path, "on/*") / "splits.json").read_text() == (first / "splits.json").read_text()
+    evaluated = cli("evaluate", f"ckpt={first}", "out=again")
+    assert evaluated.code == 0, evaluated.err
+    figures = [json.loads((only(tmp_path, place) / "metrics.json").read_text())["iou/blob"] for place in ("runs/*", "again/*")]
+    assert figures[0] == figures[1]
 
 
 @pytest.mark.parametrize("experiment", ["crackforest", "camvid", "cracks", "cracks_potholes"])

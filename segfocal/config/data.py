@@ -93,8 +93,11 @@ class CheckpointDataConfig:
 
     name: Literal["checkpoint"] = "checkpoint"
     root: str | None = None
+    file: str | None = None
     images: str | None = None
     masks: str | None = None
+    annotations: str | None = None
+    check: Literal["fast", "full", "off"] | None = None
     batch_size: Count | None = None
     num_workers: Index | None = None
     limit: Count | None = None

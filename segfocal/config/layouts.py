@@ -23,6 +23,8 @@ class FilesConfig(DataConfig):
         root: the folder that everything is in.
         fractions: shares of train, val and test where the splits are drawn, by seed; they sum to 1.
         stratify: give each split its share of the images of each class, the rarest class first.
+        splits: instead of drawing, the splits of an earlier run: its splits.json, or what that holds. A run that goes on and an
+            evaluation take those of the checkpoint: samples that have come since are in none.
         group: a regular expression that finds in a sample's name what it shares with those that are nearly the same picture; its first
             pair of parentheses does, if it has one: `"data.group='_(.+)'"` finds the road 386RS in 1025762_386RS. A group is never in
             two splits.
@@ -38,6 +40,7 @@ class FilesConfig(DataConfig):
     root: str | None = None
     fractions: Annotated[list[Fraction], Field(min_length=3, max_length=3)] = Field(default_factory=lambda: [0.7, 0.15, 0.15])
     stratify: Flag = True
+    splits: str | dict[str, list[str]] | None = None
     group: str | None = None
     overlap: Literal["refuse", "allow"] = "refuse"
     label_map: dict[int | str, Index | Literal["ignore"]] | None = None

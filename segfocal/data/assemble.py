@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
+
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from segfocal.config.layouts import FilesConfig
 from segfocal.config.task import TaskConfig
 from segfocal.data.faults import Fault, told
 from segfocal.data.files import FileSource, Listing, Masks, Sample
 from segfocal.data.scan import measured
-from segfocal.data.source import Array, Sources
-from segfocal.data.splits import draw, groups_of, torn
+from segfocal.data.source import Array, Source, Sources
+from segfocal.data.splits import draw, groups_of, named, torn
+from segfocal.errors import UserError
+
+log = logging.getLogger("segfocal")
 
 
 def sources_of(listing: Listing, masks: Masks, config: FilesConfig, task: TaskConfig, channels: int, seed: int, where: str) -> Sources:
@@ -27,7 +34,10 @@ def sources_of(listing: Listing, masks: Masks, config: FilesConfig, task: TaskCo
     faults = list(listing.faults)
     for samples in (*listing.splits.values(), listing.undrawn):
         _group(samples, config)
-    splits = listing.splits or _drawn(listing.undrawn, masks, config, task, channels, seed)
+    if config.splits is not None:
+        splits = _as_before(listing.undrawn, config.splits, faults)
+    else:
+        splits = listing.splits or _drawn(listing.undrawn, masks, config, task, channels, seed)
     faults += torn(splits, "data.group" if config.group is None else f"data.group={config.group}")
     empty = [split for split in ("train", "val") if not splits.get(split)]
     if empty and not faults:
@@ -35,7 +45,34 @@ def sources_of(listing: Listing, masks: Masks, config: FilesConfig, task: TaskCo
         faults.append(Fault(where, f"no images in {' and '.join(empty)}", "training needs both", f"there are {there}"))
     if empty:
         raise told(faults, where)
-    return Sources({split: FileSource(samples, masks, config, task, channels) for split, samples in splits.items() if samples}, faults)
+    sources: dict[str, Source] = {split: FileSource(samples, masks, config, task, channels) for split, samples in splits.items() if samples}
+    return Sources(sources, faults, drawn=bool(listing.undrawn))
+
+
+def _as_before(samples: list[Sample], stored: str | dict[str, list[str]], faults: list[Fault]) -> dict[str, list[Sample]]:
+    """The splits of an earlier run; samples that have come since are in none."""
+    shown = stored if isinstance(stored, str) else "the splits of the checkpoint"
+    if isinstance(stored, str):
+        try:
+            stored = TypeAdapter(dict[str, list[str]]).validate_json(Path(stored).read_bytes())
+        except OSError as error:
+            raise UserError(f"data.splits={shown}: {error.strerror}") from None
+        except ValidationError:
+            raise UserError(f"data.splits={shown}: not the splits.json of a run: a list of names for each split is expected") from None
+    if not samples:
+        raise UserError(f"data.splits={shown}: the data says its splits itself: leave it out, or choose data.split=fractions")
+    by_name = {sample.name: sample for sample in samples}
+    if gone := [name for names in stored.values() for name in names if name not in by_name]:
+        faults.append(
+            Fault(
+                shown,
+                f"{len(gone)} of its samples are not there: {named(gone)}",
+                mend="bring them back, or start without ckpt= or data.splits=",
+            )
+        )
+    if new := set(by_name) - {name for names in stored.values() for name in names}:
+        log.warning("%d samples are in no split, for they have come since: %s", len(new), named(sorted(new)))
+    return {split: [by_name[name] for name in names if name in by_name] for split, names in stored.items()}
 
 
 def _group(samples: list[Sample], config: FilesConfig) -> None:

@@ -47,11 +47,16 @@ class Sources(dict[str, Source]):
     Args:
         sources: of each split.
         faults: what is wrong with names, pairs and splits, found without reading a sample.
+        drawn: nothing but the seed says which sample is in which split: with other samples it would be others.
     """
 
-    def __init__(self, sources: dict[str, Source], faults: Sequence[Fault] = ()) -> None:
+    def __init__(self, sources: dict[str, Source], faults: Sequence[Fault] = (), drawn: bool = False) -> None:
         super().__init__(sources)
-        self.faults = list(faults)
+        self.faults, self.drawn = list(faults), drawn
+
+    def names(self) -> dict[str, list[str]]:
+        """Which sample is in which split."""
+        return {split: source.names for split, source in self.items()}
 
 
 class Subset:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import time
 import warnings
 
 import albumentations as A
@@ -190,26 +189,3 @@ def test_every_option_can_be_built_where_warnings_are_hidden() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert len(TrainTransform(EVERYTHING, [32, 32], 255).compose.transforms) == 10
-
-
-def test_it_is_as_fast_as_the_same_steps_on_the_whole_image() -> None:
-    medium = composed(["augment=medium"]).augment
-    plain = A.Compose(
-        [
-            A.Affine(scale=(0.75, 1.25), rotate=(-10, 10), mask_interpolation=cv2.INTER_NEAREST, fill_mask=255, p=1.0),
-            A.RandomCrop(256, 256),
-            A.HorizontalFlip(p=0.5),
-            A.RandomBrightnessContrast(0.25, 0.25, p=0.8),
-            A.GaussianBlur(sigma_limit=(0.3, 1.5), p=0.1),
-        ]
-    )
-    transform = TrainTransform(medium, [256, 256], 255)
-    image, mask = painted((360, 480))
-
-    def seconds(number: int, ours: bool) -> float:
-        start = time.process_time()
-        for seed in range(number):
-            transform(image, mask, seed) if ours else plain(image=image, mask=mask)
-        return time.process_time() - start
-
-    assert min(seconds(40, ours=True) for _ in range(3)) < min(seconds(40, ours=False) for _ in range(3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -146,3 +147,28 @@ def test_split_files_may_name_files(folder: Path) -> None:
     names = (folder / "val.txt").read_text().split()
     (folder / "val.txt").write_text("\n".join(f"{name}.jpg" for name in names))
     assert opened(folder, label_map={0: 0, 255: 1})["val"] == names
+
+
+def test_splits_of_an_earlier_run_are_kept_when_samples_come(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    samples = blobs(40)
+    write_folder(tmp_path, samples[:20])
+    first = opened(tmp_path)
+    (tmp_path / "splits.json").write_text(json.dumps(first))
+    write_folder(tmp_path, samples)
+    assert opened(tmp_path)["test"] != first["test"]
+    for splits in (first, str(tmp_path / "splits.json")):
+        caplog.clear()
+        assert opened(tmp_path, splits=splits) == first
+        assert "20 samples are in no split, for they have come since: photo_20, photo_21" in caplog.text
+    (tmp_path / "images" / f"{first['val'][0]}.jpg").unlink()
+    (tmp_path / "masks" / f"{first['val'][0]}.png").unlink()
+    with pytest.raises(UserError, match=f"1 of its samples are not there: {first['val'][0]}; bring them back"):
+        opened(tmp_path, splits=first)
+    for wrong, said in (("nowhere.json", "No such file"), (str(tmp_path / "images" / "photo_30.jpg"), "not the splits.json of a run")):
+        with pytest.raises(UserError, match=said):
+            opened(tmp_path, splits=wrong)
+
+
+def test_splits_that_the_data_says_are_not_said_again(folder: Path) -> None:
+    with pytest.raises(UserError, match="the data says its splits itself"):
+        opened(folder, label_map={0: 0, 255: 1}, splits={"train": ["photo_00"], "val": ["photo_01"]})
