@@ -185,7 +185,7 @@ def crop_shares(data: SegmentationData) -> dict[str, list[float]]:
         dataset, sampler = data.training()
         keys = list(islice(sampler, CROPS))
         seen = [
-            _shown(dataset[key].target.numpy(), data)
+            _shown(dataset[key].mask, data)
             for key in track(keys, f"drawing crops, sampling={name}", transient=True, disable=not sys.stdout.isatty())
         ]
         shares[name] = np.mean(seen, axis=0).tolist()
@@ -193,13 +193,13 @@ def crop_shares(data: SegmentationData) -> dict[str, list[float]]:
     return shares
 
 
-def _shown(target: Array, data: SegmentationData) -> Array:
+def _shown(mask: Array, data: SegmentationData) -> Array:
     """Which classes a crop shows."""
     if data.task.name == "multilabel":
-        planes: Array = (target == 1).any((1, 2))
+        planes: Array = (mask == 1).any((0, 1))
         return planes
     ids = [1] if data.task.name == "binary" else range(data.task.num_classes)
-    return np.array([(target == label).any() for label in ids])
+    return np.array([(mask == label).any() for label in ids])
 
 
 def _crops(data: SegmentationData, crops: dict[str, list[float]]) -> Step:

@@ -14,7 +14,7 @@ from segfocal.config.sampling import SAMPLING, SamplingConfig, UniformConfig
 from segfocal.config.task import TaskConfig
 from segfocal.data.checked import Checked
 from segfocal.data.copy_paste import CopyPaste
-from segfocal.data.dataset import Collate, SegmentationDataset
+from segfocal.data.dataset import SegmentationDataset
 from segfocal.data.faults import told
 from segfocal.data.loader import Loader, build_loader
 from segfocal.data.sampling import EpochSampler, SameSizeBatches
@@ -60,7 +60,7 @@ class SegmentationData(LightningDataModule):
             sources = dict.fromkeys(("train", "val", "test"), sources["train"])
         if config.limit is not None:
             sources = {split: Subset(source, config.limit) for split, source in sources.items()}
-        self.sources = Sources(sources, opened.faults)
+        self.sources = Sources(sources, opened.faults, opened.drawn and not config.overfit and config.limit is None)
         self.checked: dict[str, Source] = {}
         self.stored: dict[str, Source] = {}
         self.measured: dict[str, SplitStats] = {}
@@ -172,5 +172,4 @@ class SegmentationData(LightningDataModule):
         return self._loader(dataset, SameSizeBatches(sizes, self.config.batch_size))
 
     def _loader(self, dataset: SegmentationDataset, batches: BatchSampler | SameSizeBatches) -> Loader:
-        collate = Collate(self.task.ignore_index)
-        return build_loader(dataset, batches, collate, self.workers, self.config.worker_timeout, self.pin_memory)
+        return build_loader(dataset, batches, self.task.ignore_index, self.workers, self.config.worker_timeout, self.pin_memory)

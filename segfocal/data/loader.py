@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, get_worker_info
 from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDataLoaderIter
 
-from segfocal.data.dataset import Batch, SegmentationDataset
+from segfocal.data.dataset import Batch, Collate, EightBit, Sample, SegmentationDataset
 from segfocal.data.sampling import Key, SameSizeBatches
 from segfocal.data.shared import shared_tensor
 from segfocal.errors import UserError
@@ -39,14 +38,15 @@ class Loader(DataLoader[Batch]):
 def build_loader(
     dataset: SegmentationDataset,
     batches: BatchSampler | SameSizeBatches,
-    collate: Callable[[list[Batch]], Batch],
+    ignore_index: int,
     workers: int,
     timeout: int,
     pin_memory: bool,
 ) -> Loader:
     """
     Args:
-        dataset, batches, collate: what is loaded, in which order, and how samples become a batch.
+        dataset, batches: what is loaded, and in which order.
+        ignore_index: what pads masks.
         workers: processes that load; 0 loads in this one. torch has each compute with one thread.
         timeout: seconds without a batch after which a worker counts as hanging; 0 waits for ever.
         pin_memory: copy batches into page-locked memory.
@@ -57,14 +57,14 @@ def build_loader(
         Watched(dataset, workers),
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=_Handing(collate),
+        collate_fn=_Handing(Collate(ignore_index, dataset.normalise)),
         timeout=timeout if workers > 0 else 0,
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
     )
 
 
-class Watched(Dataset[Batch]):
+class Watched(Dataset[Any]):
     """A dataset that leaves word which sample each worker is at work on.
 
     In a worker a UserError takes the place of the samples: raised there, it would arrive with torch's text around it.
@@ -78,10 +78,7 @@ class Watched(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, key: Key) -> Batch:
-        return self.dataset[key]
-
-    def __getitems__(self, keys: list[Key]) -> list[Batch] | UserError:
+    def __getitems__(self, keys: list[Key]) -> list[Sample] | UserError:
         worker = get_worker_info()
         if worker is None:
             return [self.dataset[key] for key in keys]
@@ -104,10 +101,10 @@ class Watched(Dataset[Batch]):
 class _Handing:
     """Collates samples, and hands on the error that came instead of them."""
 
-    def __init__(self, collate: Callable[[list[Batch]], Batch]) -> None:
+    def __init__(self, collate: Collate) -> None:
         self.collate = collate
 
-    def __call__(self, samples: list[Batch] | UserError) -> Batch | UserError:
+    def __call__(self, samples: list[Sample] | UserError) -> Batch | EightBit | UserError:
         return samples if isinstance(samples, UserError) else self.collate(samples)
 
 
@@ -121,7 +118,7 @@ class _Iterator(_MultiProcessingDataLoaderIter):
 
     def __next__(self) -> Batch:
         try:
-            batch: Batch | UserError = super().__next__()
+            batch: Batch | EightBit | UserError = super().__next__()
             if isinstance(batch, UserError):
                 raise batch
         except StopIteration:
@@ -131,7 +128,7 @@ class _Iterator(_MultiProcessingDataLoaderIter):
                 worker.kill()  # the program would wait for one that hangs, or for a lock that a dead one holds
             self._shutdown_workers()
             raise
-        return batch
+        return batch.batch() if isinstance(batch, EightBit) else batch
 
     def _get_data(self) -> Any:
         """Takes the place of torch's, which waits for the whole of the timeout before it looks after the workers."""

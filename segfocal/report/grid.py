@@ -51,11 +51,8 @@ def augmentation_grid(data: SegmentationData, samples: int = 4, draws: int = 5) 
         limits = limits_of(image)
         line = [shown(image, mask, limits, data.task, strength)]
         for key in _keys(row, stats, draws, getattr(data.sampling, "share", 0.0)):
-            batch = dataset[key]
-            values = batch.image.permute(1, 2, 0).numpy() / dataset.scale + dataset.mean
-            target = batch.target.numpy()
-            crop = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8) if image.dtype == np.uint8 else values
-            line.append(shown(crop, np.moveaxis(target, 0, -1) if target.ndim == 3 else target, limits, data.task, strength))
+            crop = dataset[key]
+            line.append(shown(crop.image, crop.mask, limits, data.task, strength))
         cells.append(line)
         captions.append(f"{data.task.class_names[row.label]}: {dataset.source.names[row.sample]}")
     return _arranged(cells, captions, drawn_legend([*class_colours(data.task), ("ignored", IGNORED)]))

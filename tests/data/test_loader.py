@@ -18,7 +18,7 @@ from segfocal.config.augment import AugmentConfig
 from segfocal.config.data import SyntheticConfig
 from segfocal.config.task import TaskConfig
 from segfocal.data.datamodule import SegmentationData
-from segfocal.data.dataset import Collate, SegmentationDataset
+from segfocal.data.dataset import SegmentationDataset
 from segfocal.data.loader import Loader, build_loader
 from segfocal.data.sampling import SameSizeBatches
 from segfocal.data.synthetic_source import SyntheticSource
@@ -44,7 +44,7 @@ class Troubled(SyntheticSource):
 
 def loader(accident: Callable[[], None], workers: int, timeout: int = 60, pin_memory: bool = False) -> Loader:
     dataset = SegmentationDataset(Troubled(accident), [0.0] * 3, [1.0] * 3)
-    return build_loader(dataset, SameSizeBatches([(64, 64)] * 8, 2), Collate(255), workers, timeout, pin_memory)
+    return build_loader(dataset, SameSizeBatches([(64, 64)] * 8, 2), 255, workers, timeout, pin_memory)
 
 
 def cannot() -> None:
@@ -151,7 +151,7 @@ def test_workers_stay_and_compute_with_one_thread() -> None:
             return np.full_like(image, torch.get_num_threads()), np.full_like(mask, os.getpid() % 251)
 
     dataset = SegmentationDataset(Counting(lambda: None), [0.0] * 3, [1 / 255] * 3)
-    batches = build_loader(dataset, SameSizeBatches([(64, 64)] * 8, 2), Collate(255), 2, 60, False)
+    batches = build_loader(dataset, SameSizeBatches([(64, 64)] * 8, 2), 255, 2, 60, False)
     marks = []
     for _ in range(2):
         found = list(batches)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from segfocal.config.data import SyntheticConfig
 from segfocal.config.synthetic import SYNTHETIC_CLASSES
 from segfocal.config.task import Mode, TaskConfig
 from segfocal.data.datamodule import SegmentationData
-from segfocal.data.dataset import Batch, Collate
+from segfocal.data.dataset import Batch, Collate, EightBit, Normalise, Sample
 from segfocal.data.sampling import EpochSampler, SameSizeBatches
 from segfocal.data.transforms import TrainTransform, sample_seed
 from tests.conftest import blobs
@@ -21,6 +22,7 @@ from tests.conftest import blobs
 EVERYTHING = AugmentConfig(
     name="all", hflip=0.5, vflip=0.5, rotate90=0.5, scale=0.3, rotate=20, brightness=0.3, contrast=0.3, blur=0.5, noise=0.5
 )
+NORMALISE = Normalise([0.4, 0.5, 0.6], [0.2, 0.25, 0.3])
 
 
 def loaded(workers: int, epoch: int, seed: int = 0, mode: Mode = "binary") -> list[Batch]:
@@ -106,15 +108,56 @@ def test_the_same_seed_draws_the_same_crop() -> None:
     assert len({sample_seed(a, b, c) for a, b, c in itertools.product(range(5), repeat=3)}) == 125
 
 
-def test_collate_pads_to_the_stride_below_and_to_the_right() -> None:
-    samples = [
-        Batch(torch.ones(3, 30, 40), torch.ones(30, 40, dtype=torch.uint8), torch.tensor(0)),
-        Batch(torch.ones(3, 33, 20), torch.ones(33, 20, dtype=torch.uint8), torch.tensor(1)),
-    ]
-    batch = Collate(ignore_index=9)(samples)
+def samples(dtype: type = np.uint8) -> list[Sample]:
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (h, w, 3)) if dtype is np.uint8 else rng.normal(size=(h, w, 3)) for h, w in ((30, 40), (33, 20))]
+    return [Sample(image.astype(dtype), np.ones(image.shape[:2], np.uint8), number) for number, image in enumerate(images)]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_collate_pads_to_the_stride_below_and_to_the_right(dtype: type) -> None:
+    batch = Collate(9, NORMALISE)(samples(dtype))
     assert batch.image.shape == (2, 3, 64, 64)
+    assert batch.image.dtype == torch.float32
     assert batch.image.is_contiguous(memory_format=torch.channels_last)
     assert (batch.target[0] == 1).sum() == 30 * 40
     assert (batch.target[1, 33:] == 9).all()
     assert (batch.target[1, :, 20:] == 9).all()
+    assert (batch.image[0, :, 30:] == 0).all()
+    assert (batch.image[0, :, :, 40:] == 0).all()
+    assert (batch.image[1, :, 33:] == 0).all()
+    assert (batch.image[1, :, :, 20:] == 0).all()
     assert batch.indices.tolist() == [0, 1]
+
+
+def test_batches_are_normalised_to_the_last_bit() -> None:
+    """Also where a batch holds images of 8 bit beside such of float."""
+    eight, floats = samples(np.uint8), samples(np.float32)
+    mean, std = np.array([0.4, 0.5, 0.6], np.float32), np.array([0.2, 0.25, 0.3], np.float32)
+    for chosen in (eight, floats, [eight[0], floats[1]]):
+        batch = Collate(255, NORMALISE)(chosen)
+        for found, sample in zip(batch.image, chosen, strict=True):
+            unit = sample.image.astype(np.float32) / 255 if sample.image.dtype == np.uint8 else sample.image
+            expected = (unit - mean) * (1 / std)
+            h, w = expected.shape[:2]
+            assert np.array_equal(found[:, :h, :w].permute(1, 2, 0).numpy(), expected)
+
+
+def test_one_channel_and_planes_of_classes() -> None:
+    image, mask = np.full((32, 32, 1), 255, np.uint8), np.zeros((32, 32, 3), np.uint8)
+    mask[:, :, 2] = 1
+    batch = Collate(255, Normalise([0.5], [0.5]))([Sample(image, mask, 4)])
+    assert batch.image.shape == (1, 1, 32, 32)
+    assert (batch.image == 1).all()
+    assert batch.target.shape == (1, 3, 32, 32)
+    assert batch.target.is_contiguous()
+    assert batch.target.sum((0, 2, 3)).tolist() == [0, 0, 1024]
+
+
+def test_what_leaves_a_worker_is_short_and_becomes_the_same_batch() -> None:
+    image = np.zeros((32, 32, 12), np.uint8)
+    many = Normalise([0.1] * 12, [0.2] * 12)
+    found = EightBit(torch.from_numpy(image[None]), torch.zeros(1, 32, 32), torch.zeros(1), [(32, 32)], many)
+    assert len(pickle.dumps(found.normalise)) < 400
+    again = pickle.loads(pickle.dumps(found))
+    assert torch.equal(again.batch().image, found.batch().image)
