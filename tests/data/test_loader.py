@@ -132,7 +132,7 @@ def test_a_worker_that_hangs_names_its_sample() -> None:
         "no batch for 2 s, a data worker hangs while it read train_0005: "
         "data.num_workers=0 shows where, data.worker_timeout=20 waits longer, 0 for ever"
     )
-    assert 2 < time.monotonic() - started < 12
+    assert 2 < time.monotonic() - started < 6  # not the seconds that are waited for a worker to end
     assert not any(worker.is_alive() for worker in batches._workers)
 
 
