@@ -65,7 +65,7 @@ def run(overrides: list[str], as_json: bool = False) -> bool:
     directory = Path(config.out) if given else Path(config.out) / "analysis"
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "analysis.html"
-    path.write_text(report.page(found, data), encoding="utf-8")
+    path.write_text(report.page(found, data), encoding="utf-8", errors="replace")  # names of files need not be UTF-8
     print(f"\n{shown_path(path)}")
     return not found.faults
 

@@ -175,6 +175,6 @@ class DurableCheckpointIO(TorchCheckpointIO):
 def with_splits(config: DataConfig, content: dict[str, Any]) -> DataConfig:
     """Data that is split as it was for a checkpoint, where its splits were drawn: the seed would draw others of other samples."""
     splits = content["segfocal"].get("splits")
-    if splits is None or getattr(config, "splits", splits) is not None:
+    if splits is None or not hasattr(config, "splits"):
         return config
     return dataclasses.replace(config, splits=splits)  # type: ignore[call-arg]  # layouts that draw have it

@@ -54,7 +54,7 @@ def fit(config: TrainConfig, run_dir: Path) -> float:
     quieten()
     resumed = checkpoints.locate(config.ckpt, "last") if config.ckpt else None
     plain = dataclasses.asdict(config)
-    chosen = config.data
+    chosen, content = config.data, None
     if resumed:
         content = checkpoints.read(resumed)
         checkpoints.check_same_model(content, plain, resumed)
@@ -79,7 +79,8 @@ def fit(config: TrainConfig, run_dir: Path) -> float:
     for line in notes(found):
         log.info(line)
     stats = found.stats
-    data.normalise(*(normalization(config.model.weights, config.model.encoder) or stats["train"].mean_std))
+    before = (content["segfocal"]["mean"], content["segfocal"]["std"]) if content else None  # the weights are made for them
+    data.normalise(*(before or normalization(config.model.weights, config.model.encoder) or stats["train"].mean_std))
     config = balance(config, stats["train"])
     module = build_module(config, data, stats["train"])
     OmegaConf.save(OmegaConf.create(dataclasses.asdict(config)), run_dir / "config.yaml")
@@ -133,8 +134,7 @@ def build_module(config: TrainConfig, data: SegmentationData, train: SplitStats)
     wanted = config.model.bias_prior
     if wanted if wanted is not None else getattr(config.loss, "wants_prior", False):
         set_bias_prior(model, train.prior, config.task)
-    splits = data.sources.names() if data.sources.drawn else None
-    about = checkpoints.about(dataclasses.asdict(config), config.task.class_names, data.mean, data.std, splits)
+    about = checkpoints.about(dataclasses.asdict(config), config.task.class_names, data.mean, data.std, data.drawn)
     return SegmentationModule(model, config.task, build_loss(config.loss, config.task), config, about, config.profile.channels_last)
 
 

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
+from pydantic import ValidationError
 
 from segfocal import checkpoint as checkpoints
 from segfocal.callbacks import Overlays
 from segfocal.config.augment import AugmentConfig
 from segfocal.config.data import DATA, CheckpointDataConfig, DataConfig
+from segfocal.config.messages import lines_of
 from segfocal.config.parse import parse
 from segfocal.config.run import EvaluateConfig, ModelConfig, Split
 from segfocal.config.task import TaskConfig
@@ -47,13 +49,23 @@ def evaluate(config: EvaluateConfig, run_dir: Path) -> float:
     stored = content["segfocal"]["config"]
     task, model = parse(TaskConfig, stored["task"]), parse(ModelConfig, stored["model"])
     chosen = data_of(config.data, stored["data"], task)
-    if isinstance(config.data, CheckpointDataConfig) and config.data.root in (None, stored["data"].get("root")):
-        chosen = checkpoints.with_splits(chosen, content)
     device = resolve(config.profile, workers=chosen.num_workers)
     data = SegmentationData(chosen, AugmentConfig(name="none"), task, model.in_channels, device.workers, stored["seed"], device.pin_memory)
+    if data.drawn and isinstance(config.data, CheckpointDataConfig):
+        again = checkpoints.with_splits(chosen, content)
+        elsewhere = config.data.root is not None or config.data.file is not None
+        if elsewhere and not _names(content["segfocal"].get("splits") or {}) <= _names(data.drawn):
+            log.info("other samples than the checkpoint was trained on: the splits are drawn anew")
+        else:
+            none = AugmentConfig(name="none")
+            data = SegmentationData(again, none, task, model.in_channels, device.workers, stored["seed"], device.pin_memory)
     data.check(config.split)
     figures = evaluate_checkpoint(path, config.split, run_dir, device, data, config.overlays)
     return figures["iou_macro"] if figures["iou_macro"] is not None else float("nan")
+
+
+def _names(splits: dict[str, list[str]]) -> set[str]:
+    return {name for names in splits.values() for name in names}
 
 
 def data_of(chosen: DataConfig | CheckpointDataConfig, stored: dict[str, Any], task: TaskConfig) -> DataConfig:
@@ -63,7 +75,8 @@ def data_of(chosen: DataConfig | CheckpointDataConfig, stored: dict[str, Any], t
         unknown = sorted(set(named) - set(stored))
         if unknown:
             raise UserError(f"data.{unknown[0]}: the checkpoint was trained on data={stored['name']}, which has no such key")
-        data: DataConfig = parse_data({**stored, **named})
+        whole = {key: value for key, value in stored.items() if key not in ("limit", "overfit")}
+        data: DataConfig = parse_data({**whole, **named})
     else:
         data = chosen
     if problems := data.problems(task):
@@ -73,7 +86,10 @@ def data_of(chosen: DataConfig | CheckpointDataConfig, stored: dict[str, Any], t
 
 def parse_data(plain: dict[str, Any]) -> DataConfig:
     """A data configuration from a checkpoint's plain dictionary."""
-    data: DataConfig = DATA.validate(plain)
+    try:
+        data: DataConfig = DATA.validate(plain)
+    except ValidationError as error:
+        raise UserError("\n".join(lines_of(error, plain))) from None
     return data
 
 

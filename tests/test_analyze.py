@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from segfocal.data.analysis import Analysis, analyse, look, notes
 from segfocal.data.datamodule import SegmentationData
 from segfocal.errors import UserError
 from segfocal.report.analysis import as_json, lines, page
+from segfocal.report.grid import choose
 from tests.conftest import Result, blobs, run, write_folder
 
 MAP = {0: 0, 255: 1}
@@ -73,7 +75,7 @@ def test_every_fault_is_told_at_once_with_what_mends_it(folder: Path, analyze: C
     assert faults["photo_00.png"]["found"] == "values 3 (4096 pixels)"
     assert faults["photo_00.png"]["mend"].startswith("add them, as a class")
     assert faults["photo_01.png"]["expected"] == "its image has 64 x 64"
-    assert faults["photo_02.jpg"]["found"].startswith("cannot be read as an image")
+    assert faults["photo_02.jpg"]["found"] == "an empty file"
     assert faults["data.root=dataset"]["found"] == "1 images of train are in val, too: photo_04 is photo_07"
     assert len(faults) == 5
     shown = analyze(*SAID, "data.label_map={0:0,255:1}")
@@ -218,7 +220,7 @@ def test_without_a_check_a_few_are_read(folder: Path, monkeypatch: pytest.Monkey
     assert (stats.images, stats.total, stats.rows) == (2, 6, [0, 3])
     dataset, sampler = data.training()
     assert sorted(key.sample for key in sampler) == list(range(6))
-    with pytest.raises(UserError, match=r"photo_01.jpg: cannot be read"):
+    with pytest.raises(UserError, match=r"photo_01.jpg: an empty file"):
         list(data.train_dataloader())
     data.sampling = RareClassConfig()
     with pytest.raises(
@@ -226,6 +228,38 @@ def test_without_a_check_a_few_are_read(folder: Path, monkeypatch: pytest.Monkey
     ):
         data.training()
     assert len(dataset) == 6
+
+
+def test_without_a_check_what_was_looked_at_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of ten training images the fourth alone of those that are looked at has a blob: the picture is of it."""
+    monkeypatch.setattr("segfocal.data.scan.FEW", 3)
+    samples = [(image, mask * (number == 3)) for number, (image, mask) in enumerate(blobs(14))]
+    names = write_folder(tmp_path, samples, scale=255)
+    for split, part in {"train": names[:10], "val": names[10:12], "test": names[12:]}.items():
+        (tmp_path / f"{split}.txt").write_text("\n".join(part))
+    data = opened(tmp_path, check="off")
+    found = analyse(data)
+    assert found.stats["train"].rows == [0, 3, 6]
+    assert list(found.crops) == ["uniform"]
+    assert found.steps[1].found == ["7 of 14 samples were looked at"]
+    assert [row.sample for row in choose(found.stats["train"], data.task, 4)] == [3]
+    assert "blob: photo_03" in page(found, data)
+
+
+def test_the_rarest_class_is_one_that_is_there(tmp_path: Path) -> None:
+    """A class that nobody can learn is no reason not to aim at the one that is rare."""
+    samples = [(image, mask * (number % 5 == 0)) for number, (image, mask) in enumerate(blobs(20, size=(128, 128)))]
+    write_folder(tmp_path, samples)
+    task = TaskConfig(name="multiclass", classes=["nothing", "absent", "blob"])
+    config = FolderConfig(root=str(tmp_path), crop=[32, 32], label_map={0: 0, 1: 2})
+    assert "sampling=rare_class" in analyse(SegmentationData(config, AugmentConfig(name="none"), task, 3, 0, 0)).suggested
+
+
+def test_names_that_are_no_text_are_shown_all_the_same(folder: Path, analyze: Callable[..., Result]) -> None:
+    for kind, ending in (("images", "jpg"), ("masks", "png")):
+        (folder / kind / f"photo_00.{ending}").rename(folder / kind / (os.fsdecode(b"\xe9.") + ending))
+    done = analyze(*SAID, "data.split=fractions", "data.label_map={0:0,255:1}", "data.crop=[32,32]")
+    assert done.code == 0, done.err
 
 
 def test_console_lines_are_numbered(folder: Path) -> None:

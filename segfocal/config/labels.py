@@ -6,7 +6,7 @@ import itertools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 Label = int | Literal["ignore"]
 LabelMapping = Mapping[int | str, Label]
@@ -36,12 +36,22 @@ class Rules:
         return any(last > first for first, last, _ in self.ranges)
 
 
+def from_text(value: Any) -> Any:
+    """A map from the text `0:0,255:1`, as a recipe has it: what a command line says would be merged into a mapping, and replaces a text."""
+    if not isinstance(value, str):
+        return value
+    pairs = [pair.rpartition(":") for pair in value.split(",")]
+    return {key.strip(): int(label) if label.strip().isdigit() else label.strip() for key, _, label in pairs}
+
+
 def rules(label_map: LabelMapping) -> Rules:
     """Read a label map: keys are values (7), ranges of values (128-255), colours (255-0-0), or else.
 
     Raises:
         ValueError: for a key that is none of them, for values said twice, and for colours beside values.
     """
+    if not label_map:
+        raise ValueError("data.label_map={}: names nothing; leave it out, and the values are ids")
     found = Rules()
     for key, label in label_map.items():
         text = str(key)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from segfocal.config.base import STRICT, Flag, Fraction, Index, NonNegative, OpenFraction
 from segfocal.config.data import DATA, DataConfig
-from segfocal.config.labels import rules
+from segfocal.config.labels import from_text, rules
 from segfocal.config.public_sets import CITYSCAPES_CLASSES, VOC_CLASSES
 from segfocal.config.task import Mode, TaskConfig
 
@@ -43,7 +43,7 @@ class FilesConfig(DataConfig):
     splits: str | dict[str, list[str]] | None = None
     group: str | None = None
     overlap: Literal["refuse", "allow"] = "refuse"
-    label_map: dict[int | str, Index | Literal["ignore"]] | None = None
+    label_map: Annotated[dict[int | str, Index | Literal["ignore"]] | None, BeforeValidator(from_text)] = None
     exif: Literal["apply", "ignore"] | None = None
     scale: OpenFraction | None = None
     max_megapixels: NonNegative = 200.0
@@ -53,7 +53,8 @@ class FilesConfig(DataConfig):
             raise ValueError(f"data.fractions={self.fractions}: the shares of train, val and test must sum to 1")
         for key in ("group", "match"):
             _check_pattern(f"data.{key}", getattr(self, key, None))
-        rules(self.label_map or {})
+        if self.label_map is not None:
+            rules(self.label_map)
 
     def problems(self, task: TaskConfig) -> list[str]:
         missing = [] if self.root else ["data.root is not said: where the images and masks are, as in data.root=/path/to/data"]

@@ -158,6 +158,11 @@ class TrainConfig:
             self.task.classes = self.data.known_classes(self.task.name)
             if self.task.classes is None:
                 problems = ["task.classes is not said: name the classes of the masks, as in 'task.classes=[crack]'"]
+        if self.augment.rotate90 > 0 and self.data.crop and self.data.crop[0] != self.data.crop[1]:
+            shown = str(self.data.crop).replace(" ", "")
+            problems.append(
+                f"augment.rotate90={self.augment.rotate90:g}: quarter turns want a square data.crop, not {shown}: augment.rotate90=0"
+            )
         problems += self.data.problems(self.task) + check_loss(self.loss, self.task) + unwritable(self.out)
         if problems:
             raise ValueError("\n".join(problems))

@@ -64,9 +64,11 @@ def look(data: SegmentationData) -> Analysis:
     seen = data.inspect()
     stats = seen.stats
     usable = sum(found.images for found in stats.values())
+    total = sum(map(len, data.sources.values()))
+    asked = f"{usable} of {total} samples can be used" if data.config.check != "off" else f"{usable} of {total} samples were looked at"
     steps = [
         Step("images and masks", [", ".join(f"{len(source)} in {split}" for split, source in data.sources.items())], seen.pairs),
-        Step("files and labels", [f"{usable} of {sum(map(len, data.sources.values()))} samples can be used"], seen.samples),
+        Step("files and labels", [asked], seen.samples),
     ]
     if stats:
         steps += [_splits(data, stats, seen.shared), _classes(data, stats), _sizes(data, stats)]
@@ -113,7 +115,7 @@ def _splits(data: SegmentationData, stats: dict[str, SplitStats], shared: list[F
     if alike:
         pairs = [" looks like ".join(f"{split}/{name}" for split, name, _ in _of_two_splits(items)) for items in alike]
         step.warnings.append(f"{len(alike)} images look the same in two splits: {named(pairs)}; data.group keeps such images together")
-    if not twice and not alike and not shared:
+    if not twice and not alike and not shared and data.config.check != "off":
         step.found.append("no image is there twice")
     if "test" not in stats:
         step.warnings.append("there is no test split: figures at the end will be those of val, which has chosen the checkpoint")
@@ -175,21 +177,18 @@ def _sizes(data: SegmentationData, stats: dict[str, SplitStats]) -> Step:
 
 def crop_shares(data: SegmentationData) -> dict[str, list[float]]:
     """Of an epoch's crops, the share that shows each class: drawn as training draws them, with each way of sampling."""
-    chosen: dict[str, SamplingConfig] = {
-        config.name: config for config in (UniformConfig(), RareClassConfig(), data.sampling)
-    }  # the run's own settings last
+    others: list[SamplingConfig] = [UniformConfig()]
+    if data.measured["train"].whole:
+        others.append(RareClassConfig())
     shares = {}
-    usual = data.sampling
-    for name, config in chosen.items():
-        data.sampling = config
-        dataset, sampler = data.training()
+    for name, config in {config.name: config for config in (*others, data.sampling)}.items():  # the run's own settings last
+        dataset, sampler = data.training(config)
         keys = list(islice(sampler, CROPS))
         seen = [
             _shown(dataset[key].mask, data)
             for key in track(keys, f"drawing crops, sampling={name}", transient=True, disable=not sys.stdout.isatty())
         ]
         shares[name] = np.mean(seen, axis=0).tolist()
-    data.sampling = usual
     return shares
 
 
@@ -221,8 +220,10 @@ def suggestion(data: SegmentationData, stats: dict[str, SplitStats], crops: dict
     if data.config.crop != [best, best]:
         found.append(f"data.crop=[{best},{best}]")
     first = 1 if data.task.name == "multiclass" else 0
-    rarest = first + int(np.argmin([share or 1 for share in train.prior[first:]]))
-    if data.sampling.name == "uniform" and crops["uniform"][rarest] < 0.6 and crops["rare_class"][rarest] > crops["uniform"][rarest]:
+    there = [label for label in range(first, data.task.num_classes) if train.positives[label] > 0]
+    rarest = min(there, key=lambda label: train.prior[label])
+    better = crops.get("rare_class", crops["uniform"])[rarest] > crops["uniform"][rarest]
+    if data.sampling.name == "uniform" and crops["uniform"][rarest] < 0.6 and better:
         found.append("sampling=rare_class")
     gigabytes = float(sizes.prod(1).sum()) * (len(train.mean_std[0]) + 1) / 1e9
     if gigabytes < 2 and data.config.cache == "none" and data.config.name not in ("synthetic", "streaming"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ def sources_of(listing: Listing, masks: Masks, config: FilesConfig, task: TaskCo
         where: what to call the data in messages.
 
     Raises:
-        UserError: where train or val are empty; with all that is wrong with the listing.
+        UserError: where there is nothing at all; with all that is wrong with the listing.
     """
     faults = list(listing.faults)
     for samples in (*listing.splits.values(), listing.undrawn):
@@ -39,12 +40,8 @@ def sources_of(listing: Listing, masks: Masks, config: FilesConfig, task: TaskCo
     else:
         splits = listing.splits or _drawn(listing.undrawn, masks, config, task, channels, seed)
     faults += torn(splits, "data.group" if config.group is None else f"data.group={config.group}")
-    empty = [split for split in ("train", "val") if not splits.get(split)]
-    if empty and not faults:
-        there = ", ".join(f"{len(samples)} in {split}" for split, samples in splits.items() if samples) or "none at all"
-        faults.append(Fault(where, f"no images in {' and '.join(empty)}", "training needs both", f"there are {there}"))
-    if empty:
-        raise told(faults, where)
+    if not any(splits.values()):
+        raise told(faults or [Fault(where, "no images in any split")], where)
     sources: dict[str, Source] = {split: FileSource(samples, masks, config, task, channels) for split, samples in splits.items() if samples}
     return Sources(sources, faults, drawn=bool(listing.undrawn))
 
@@ -62,6 +59,9 @@ def _as_before(samples: list[Sample], stored: str | dict[str, list[str]], faults
     if not samples:
         raise UserError(f"data.splits={shown}: the data says its splits itself: leave it out, or choose data.split=fractions")
     by_name = {sample.name: sample for sample in samples}
+    twice = [name for name, count in Counter(name for names in stored.values() for name in names).items() if count > 1]
+    if twice:
+        faults.append(Fault(shown, f"{named(twice)} stand in it twice", "a sample belongs to one split"))
     if gone := [name for names in stored.values() for name in names if name not in by_name]:
         faults.append(
             Fault(

@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,11 +84,14 @@ class StatsCache:
 
     def save(self, known: dict[bytes, SampleStats]) -> None:
         """Keep what is known, in one step; a directory that cannot be written to keeps nothing."""
+        part = self.path.with_suffix(f".{os.getpid()}.tmp")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self.path.parent, suffix=".tmp", delete=False) as file:
+            with part.open("wb") as file:
                 arrays: dict[str, Any] = {"ids": as_rows(list(known)), **as_arrays(list(known.values()))}
                 np.savez(file, **arrays)
-            os.replace(file.name, self.path)
+            os.replace(part, self.path)
         except OSError as error:
+            with suppress(OSError):  # where the folder cannot be, neither can this
+                part.unlink()
             log.warning("%s cannot be written (%s): the next run reads the data again", self.path, error)

@@ -15,7 +15,7 @@ from segfocal.config.task import TaskConfig
 from segfocal.data.checked import Checked
 from segfocal.data.copy_paste import CopyPaste
 from segfocal.data.dataset import SegmentationDataset
-from segfocal.data.faults import told
+from segfocal.data.faults import Fault, told
 from segfocal.data.loader import Loader, build_loader
 from segfocal.data.sampling import EpochSampler, SameSizeBatches
 from segfocal.data.scan import Scan, scan
@@ -56,11 +56,13 @@ class SegmentationData(LightningDataModule):
         self.workers, self.pin_memory = workers, pin_memory
         opened: Sources = DATA.build(config, task, channels, seed)
         sources: dict[str, Source] = dict(opened)
-        if config.overfit:
+        self.drawn = opened.names() if opened.drawn else None
+        """The splits, where nothing but the seed says them: with other samples they would be others."""
+        if config.overfit and "train" in sources:
             sources = dict.fromkeys(("train", "val", "test"), sources["train"])
         if config.limit is not None:
             sources = {split: Subset(source, config.limit) for split, source in sources.items()}
-        self.sources = Sources(sources, opened.faults, opened.drawn and not config.overfit and config.limit is None)
+        self.sources = Sources(sources, opened.faults)
         self.checked: dict[str, Source] = {}
         self.stored: dict[str, Source] = {}
         self.measured: dict[str, SplitStats] = {}
@@ -70,13 +72,21 @@ class SegmentationData(LightningDataModule):
     def inspect(self, split: str | None = None) -> Scan:
         """Measure a split, or all of them, and find every fault."""
         names = self.sources if split is None else [split]
-        sources = Sources({name: Checked(self._source(name)) for name in names}, self.sources.faults)
+        faults = self.sources.faults + (self._empty() if split is None and not self.sources.faults else [])
+        sources = Sources({name: Checked(self._source(name)) for name in names}, faults)
         overlap = self.config.overfit or getattr(self.config, "overlap", "allow") == "allow"
         found = scan(sources, self.task, self.where, self.config.check, overlap)
         self.checked.update(sources)
         self.measured.update(found.stats)
         self.stored = {name: stored for name, stored in self.stored.items() if name not in sources}
         return found
+
+    def _empty(self) -> list[Fault]:
+        """What training needs, and is not there."""
+        empty = [split for split in ("train", "val") if split not in self.sources]
+        there = "there are " + ", ".join(f"{len(source)} in {split}" for split, source in self.sources.items())
+        mend = "data.fractions and data.group say how they are drawn" if self.drawn else ""
+        return [Fault(self.where, f"no images in {' and '.join(empty)}; {there}", "training needs both", mend)] if empty else []
 
     def check(self, split: str | None = None) -> dict[str, SplitStats]:
         """Measure a split, or all of them.
@@ -106,7 +116,7 @@ class SegmentationData(LightningDataModule):
 
     def _source(self, split: str) -> Source:
         if split not in self.sources:
-            raise UserError(f"split={split}: the data has {', '.join(self.sources)}")
+            raise told([*self.sources.faults, Fault(f"split={split}", f"the data has {', '.join(self.sources)}")], self.where)
         return self.sources[split]
 
     def _cached(self, split: str) -> Source:
@@ -115,9 +125,10 @@ class SegmentationData(LightningDataModule):
         if config.cache == "none":
             return self.dataset(split).source
         if split not in self.stored:
-            sizes = (self.measured if split in self.checked else self.check(split))[split].sizes
+            stats = (self.measured if split in self.checked else self.check(split))[split]
+            self._needs_all(stats, f"data.cache={config.cache}")
             source = self.checked[split]
-            layout = Layout(source, sizes)
+            layout = Layout(source, stats.sizes)
             taken = sum(stored.nbytes for stored in self.stored.values() if isinstance(stored, Stored))
             if config.cache == "ram":
                 self.stored[split] = in_memory(source, layout, config.cache_gb, taken, split)
@@ -127,27 +138,25 @@ class SegmentationData(LightningDataModule):
                 self.stored[split] = on_disk(source, layout, config.cache_gb, taken, split, where)
         return self.stored[split]
 
-    def training(self) -> tuple[SegmentationDataset, EpochSampler]:
-        """What training shows: samples as they are cropped and varied, and which of them an epoch draws."""
+    def training(self, sampling: SamplingConfig | None = None) -> tuple[SegmentationDataset, EpochSampler]:
+        """What training shows: samples as they are cropped and varied, and which of them an epoch draws, by the run's sampling or another."""
         stats = (self.measured if "train" in self.measured else self.check("train"))["train"]
-        self._needs_all(stats)
-        source, chance = self._cached("train"), self.augment.copy_paste
+        sampling, chance = sampling or self.sampling, self.augment.copy_paste
+        if not isinstance(sampling, UniformConfig):
+            self._needs_all(stats, f"sampling={sampling.name}")
+        if chance > 0:
+            self._needs_all(stats, f"augment.copy_paste={chance:g}")
+        source = self._cached("train")
         paste = CopyPaste(source, stats, self.task, chance) if chance > 0 else None
         transform = TrainTransform(self.augment, self.config.crop, self.task.ignore_index, paste)
-        sampler: EpochSampler = SAMPLING.build(self.sampling, stats, self.task, self.seed)
+        sampler: EpochSampler = SAMPLING.build(sampling, stats, self.task, self.seed)
         sampler.blocks = getattr(self.sources["train"], "blocks", None)
         return SegmentationDataset(source, self.mean, self.std, transform, self.seed), sampler
 
-    def _needs_all(self, stats: SplitStats) -> None:
-        """Raise UserError where places in samples are asked for that nobody has measured."""
-        wants = {
-            f"sampling={self.sampling.name}": not isinstance(self.sampling, UniformConfig),
-            f"augment.copy_paste={self.augment.copy_paste:g}": self.augment.copy_paste > 0,
-            f"data.cache={self.config.cache}": self.config.cache != "none",
-        }
-        asked = [key for key, wanted in wants.items() if wanted]
-        if asked and not stats.whole:
-            raise UserError(f"{asked[0]}: wants every sample measured, which data.check={self.config.check} does not: data.check=fast")
+    def _needs_all(self, stats: SplitStats, who: str) -> None:
+        """Raise UserError where numbers of samples are asked for that nobody has measured."""
+        if not stats.whole:
+            raise UserError(f"{who}: wants every sample measured, which data.check={self.config.check} does not: data.check=fast")
 
     def train_dataloader(self) -> Loader:
         dataset, sampler = self.training()
@@ -168,7 +177,9 @@ class SegmentationData(LightningDataModule):
         return self.evaluation_loader("test")
 
     def _evaluation_loader(self, dataset: SegmentationDataset) -> Loader:
-        sizes = [dataset.source.size(index) for index in range(len(dataset))]
+        stats = next((self.measured[split] for split, source in self.checked.items() if source is dataset.source), None)
+        known = stats is not None and stats.whole
+        sizes = stats.sizes if stats and known else [dataset.source.size(index) for index in range(len(dataset))]
         return self._loader(dataset, SameSizeBatches(sizes, self.config.batch_size))
 
     def _loader(self, dataset: SegmentationDataset, batches: BatchSampler | SameSizeBatches) -> Loader:

@@ -26,7 +26,8 @@ class Fault:
     mend: str = ""
 
     def __str__(self) -> str:
-        return f"{self.where}: " + "; ".join(part for part in (self.found, self.expected, self.mend) if part)
+        text = f"{self.where}: " + "; ".join(part for part in (self.found, self.expected, self.mend) if part)
+        return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)  # a line, whatever names of files hold
 
 
 class BadFileError(UserError):

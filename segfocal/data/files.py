@@ -78,7 +78,8 @@ class FileSource:
     def __init__(self, samples: list[Sample], masks: Masks, config: FilesConfig, task: TaskConfig, channels: int) -> None:
         self.samples, self.masks, self.config, self.channels = samples, masks, config, channels
         self.names = [sample.name for sample in samples]
-        self.settings = f"{channels} {config.exif} {config.scale} {config.max_megapixels} {task.classes} {masks.settings}"
+        asked = f"{task.name} {task.classes} {task.ignore_index}"
+        self.settings = f"{asked} {channels} {config.exif} {config.scale} {config.max_megapixels} {masks.settings}"
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from segfocal.config.data import DATA
@@ -13,8 +14,10 @@ from segfocal.data.files import Listing, MaskFiles, Sample
 from segfocal.data.formats import IMAGE_SUFFIXES, MASK_SUFFIXES
 from segfocal.data.pairing import by_name, unpaired
 from segfocal.data.source import Sources
-from segfocal.data.splits import SPLITS, by_files
+from segfocal.data.splits import SPLITS, Splits, by_files, named
 from segfocal.errors import UserError
+
+log = logging.getLogger("segfocal")
 
 
 @DATA.builder(FolderConfig)
@@ -38,14 +41,16 @@ def existing_root(root: str | None) -> Path:
 
 
 def _detected(root: Path, config: FolderConfig) -> str:
-    if (root / "train.txt").is_file():
+    if any((root / f"{split}.txt").is_file() for split in SPLITS):
         return "files"
-    return "folders" if (root / config.images / "train").is_dir() else "fractions"
+    return "folders" if any((root / config.images / split).is_dir() for split in SPLITS) else "fractions"
 
 
 def _split_folders(root: Path, config: FolderConfig, task: TaskConfig) -> Listing:
     faults: list[Fault] = []
     there = [split for split in SPLITS if (root / config.images / split).is_dir()]
+    if not there:
+        raise UserError(f"data.split=folders: {root / config.images} has no folder train, val or test; data.split=fractions draws them")
     return Listing({split: _paired(root, config, task, split, faults)[1] for split in there}, faults=faults)
 
 
@@ -55,8 +60,16 @@ def _one_folder(root: Path, config: FolderConfig, task: TaskConfig, how: str) ->
     if how == "fractions":
         return Listing(undrawn=samples, faults=faults)
     known = {sample.name: sample for sample in samples}
-    splits = by_files(root, names, faults)
+    if not any((root / f"{split}.txt").is_file() for split in SPLITS):
+        raise UserError(f"data.split=files: {root} has no train.txt, val.txt or test.txt; data.split=fractions draws them")
+    splits = by_files(root, names, faults, config.images)
+    _unnamed(names, splits)
     return Listing({split: [known[name] for name in found if name in known] for split, found in splits.items()}, faults=faults)
+
+
+def _unnamed(names: list[str], splits: Splits) -> None:
+    if left := sorted(set(names).difference(*splits.values())):
+        log.warning("%d of %d images are in no split: %s", len(left), len(names), named(left))
 
 
 def _paired(root: Path, config: FolderConfig, task: TaskConfig, split: str, faults: list[Fault]) -> tuple[list[str], list[Sample]]:

@@ -6,6 +6,7 @@ masks as they are; 16-bit images are scaled by 65535, never clipped.
 
 from __future__ import annotations
 
+import logging
 import stat
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,17 @@ from segfocal.data.faults import BadFileError
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 MASK_SUFFIXES = (*IMAGE_SUFFIXES, ".gif")
 LOSSY = ("JPEG", "WEBP", "MPO")  # as Pillow finds them in the content, whatever the name
+AS_SHOWN = (0, 3, 5, 6, 8)  # photometric: white is 0, palette, CMYK, YCbCr, Lab: Pillow knows how they look
 MOST_COLOURS = 64  # in a mask; a photograph has thousands
 
+TURNED = (
+    "its EXIF tag asks for a rotation, which the mask does not have",
+    "",
+    "data.exif=apply rotates the image, data.exif=ignore takes it as stored",
+)
+
 Array = NDArray[Any]
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it meets is said in our line
 Image.MAX_IMAGE_PIXELS = None  # the cap is `max_megapixels`, checked before decoding and said in one line
 
 
@@ -39,17 +48,17 @@ def read_image(path: Path, channels: int, exif: str | None = None, max_megapixel
     """
     _check_regular(path)
     if _is_tiff(path):
-        array = _read_tiff(path, max_megapixels)
+        array = _read_tiff(path, max_megapixels, exif)
     else:
-        with _open(path, max_megapixels, scale=scale) as image:
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1)
+        with _open(path, max_megapixels, header_only=True) as image:
+            turned = _orientation(image, path) not in (0, 1)
             if turned and exif is None:
-                raise BadFileError(
-                    path,
-                    "its EXIF tag asks for a rotation, which the mask does not have",
-                    mend="data.exif=apply rotates the image, data.exif=ignore takes it as stored",
-                )
-            array = _pixels(ImageOps.exif_transpose(image) if turned and exif == "apply" else image)
+                raise BadFileError(path, *TURNED)
+            decoded = _jpeg(path, image) if scale is None and not turned else None
+            if decoded is None:
+                _load(image, path, scale)
+                decoded = _pixels(ImageOps.exif_transpose(image) if turned and exif == "apply" else image)
+            array = decoded
     return _with_channels(_as_float(array, path), channels, path)
 
 
@@ -93,8 +102,10 @@ def read_mask(path: Path, max_megapixels: float = 200.0, colours: bool = False, 
                     mend="save them as PNG, or say where to cut: 'data.label_map={0-127:0,128-255:1}'",
                 )
             array = np.asarray(image.convert("RGB") if colours else image)
+    if colours and array.dtype != np.uint8:
+        raise BadFileError(path, f"colours of {array.dtype}", "8 bit is expected")
     if colours:
-        return _with_channels(array.astype(np.uint8), 3, path)
+        return _with_channels(array, 3, path)
     if array.ndim == 3 and (array[..., :1] == array[..., : max(1, array.shape[2] - (array.shape[2] in (2, 4)))]).all():
         array = array[..., 0]  # grey, saved as colour, or with alpha
     if array.ndim != 2:
@@ -134,7 +145,7 @@ def image_size(path: Path, exif: str | None = None) -> tuple[int, int]:
             raise BadFileError(path, f"cannot be read as TIFF ({_short(error)})") from None
     with _open(path, float("inf"), header_only=True) as image:
         width, height = image.size
-        if exif == "apply" and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5:  # quarter turns
+        if exif == "apply" and _orientation(image, path) >= 5:  # quarter turns
             return width, height
         return height, width
 
@@ -158,12 +169,42 @@ def _check_regular(path: Path) -> None:
 
 
 def _is_tiff(path: Path) -> bool:
-    """By its first bytes: names lie."""
-    with path.open("rb") as file:
-        return file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+    """Whether tifffile is to read it: TIFF by its first bytes, for names lie, unless its numbers are not what it shows."""
+    try:
+        with path.open("rb") as file:
+            if file.read(4) not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+                return False
+        with tifffile.TiffFile(path) as tiff:
+            page = tiff.pages[0]
+            return page.photometric not in AS_SHOWN and page.bitspersample != 1  # type: ignore[union-attr]  # a frame has them too
+    except OSError as error:
+        raise BadFileError(path, str(error.strerror)) from None
+    except Exception as error:  # whatever tifffile meets
+        raise BadFileError(path, f"cannot be read as TIFF ({_short(error)})") from None
 
 
-def _open(path: Path, max_megapixels: float, header_only: bool = False, scale: float | None = None) -> Image.Image:
+def _orientation(image: Image.Image, path: Path) -> int:
+    """Of the EXIF tag; 1 is upright."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception as error:  # PNG may have it at its end, which may be missing
+        raise BadFileError(path, f"damaged ({_short(error)})") from None
+
+
+def _jpeg(path: Path, image: Image.Image) -> Array | None:
+    """The pixels of a JPEG in RGB by OpenCV, in three quarters of the time; None for all else, and where OpenCV would fill a gap with grey."""
+    if image.format != "JPEG" or image.mode != "RGB":
+        return None
+    content = path.read_bytes()
+    if not content.endswith(b"\xff\xd9"):
+        return None
+    decoded: Array | None = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+    return decoded
+
+
+def _open(path: Path, max_megapixels: float, header_only: bool = False) -> Image.Image:
+    if path.stat().st_size == 0:
+        raise BadFileError(path, "an empty file")
     try:
         image = Image.open(path)
     except Exception as error:  # Pillow's plug-ins raise whatever they meet
@@ -172,15 +213,23 @@ def _open(path: Path, max_megapixels: float, header_only: bool = False, scale: f
     if megapixels > max_megapixels:
         image.close()
         raise BadFileError(path, f"{megapixels:.0f} megapixels", f"more than data.max_megapixels={max_megapixels:g}")
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+        pages = image.n_frames  # type: ignore[attr-defined]  # of formats that have several
+        image.close()
+        raise BadFileError(path, f"{pages} pages", "one picture is expected", "save each page as a file")
+    if not header_only:
+        _load(image, path)
+    return image
+
+
+def _load(image: Image.Image, path: Path, scale: float | None = None) -> None:
     try:
-        if not header_only:
-            if scale is not None:  # JPEG alone can: by halves, and no smaller than is asked for
-                image.draft(None, scaled(image.size, scale))
-            image.load()
+        if scale is not None:  # JPEG alone can: by halves, and no smaller than is asked for
+            image.draft(None, scaled(image.size, scale))
+        image.load()
     except Exception as error:  # truncated data is found here
         image.close()
         raise BadFileError(path, f"damaged ({_short(error)})") from None
-    return image
 
 
 def _pixels(image: Image.Image) -> Array:
@@ -190,19 +239,28 @@ def _pixels(image: Image.Image) -> Array:
     return np.asarray(image.convert("L") if image.mode == "1" else image)
 
 
-def _read_tiff(path: Path, max_megapixels: float) -> Array:
+def _read_tiff(path: Path, max_megapixels: float, exif: str | None = "ignore") -> Array:
     height, width = image_size(path)
     if height * width / 1e6 > max_megapixels:
         raise BadFileError(path, f"{height * width / 1e6:.0f} megapixels", f"more than data.max_megapixels={max_megapixels:g}")
     try:
         with tifffile.TiffFile(path) as file:
+            turned = file.pages[0].tags.get(int(ExifTags.Base.Orientation))  # type: ignore[union-attr]  # a frame has them too
+            if exif != "ignore" and turned is not None and turned.value not in (0, 1):
+                raise BadFileError(path, TURNED[0], mend="data.exif=ignore takes it as stored")
             array, axes = file.asarray(), file.series[0].axes
+    except BadFileError:
+        raise
     except Exception:  # compressed in a way that tifffile needs another package for: Pillow knows the common ones
         with _open(path, max_megapixels) as image:
             return np.asarray(image)
     array, axes = np.squeeze(array), "".join(axis for axis, size in zip(axes, array.shape, strict=True) if size > 1)
     if array.ndim == 3 and axes.find("Y") > 0:  # bands first
         array = np.moveaxis(array, 0, -1)
+    if array.ndim == 3 and not set(axes) & set("SC"):
+        raise BadFileError(
+            path, f"{array.shape[int(np.argmin(array.shape))]} pages ({axes})", "one picture is expected", "save each page as a file"
+        )
     if array.ndim not in (2, 3):
         raise BadFileError(path, f"{array.ndim} dimensions ({axes})", "height, width and bands are expected")
     return array
@@ -212,11 +270,15 @@ def _as_float(array: Array, path: Path) -> Array:
     if array.dtype == np.uint8:
         return array
     if array.dtype in (np.uint16, np.int32):  # Pillow gives 16-bit grey as int32 in some files
-        return (array / 65535).astype(np.float32)
+        if array.min() < 0 or array.max() > HIGHEST:
+            raise BadFileError(path, f"pixels from {array.min()} to {array.max()}", f"0 to {HIGHEST} is expected", "save them as floats")
+        return (array / HIGHEST).astype(np.float32)
     if np.issubdtype(array.dtype, np.floating):
-        if not np.isfinite(array).all():
-            raise BadFileError(path, "holds NaN or infinite values", mend="replace them in the file")
-        return array.astype(np.float32)
+        with np.errstate(over="ignore"):
+            single = array.astype(np.float32)
+        if not np.isfinite(single).all():
+            raise BadFileError(path, "holds NaN, infinite or huge values", mend="replace them in the file")
+        return single
     raise BadFileError(path, f"pixels of type {array.dtype}", "8-bit, 16-bit or float is expected")
 
 

@@ -38,7 +38,7 @@ class LabelMap:
         """Value, or red, green and blue in one number -> id."""
         other = UNKNOWN if self.rules.other is None else self._id(self.rules.other)
         table = np.full(2**24 if self.colours else HIGHEST + 1, other, np.uint16)
-        if not self.colours:
+        if not self.colours and self.rules.other is None:
             table[self.task.ignore_index] = self.task.ignore_index
         for first, last, label in self.rules.ranges:
             table[first : last + 1] = self._id(label)

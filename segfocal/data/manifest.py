@@ -68,9 +68,13 @@ def _rows(path: Path, needed: list[str]) -> dict[int, Row]:
         raise UserError(f"data.file={path}: a table is .csv or .jsonl, not {path.suffix or 'without an ending'}")
     try:
         rows = read(path)
-    except (ValueError, csv.Error) as error:  # not text, not JSON, a row that is too long
+    except (OSError, ValueError, csv.Error) as error:  # not text, not JSON, a row that is too long
         raise UserError(f"data.file={path}: cannot be read as {path.suffix[1:]}: {error}") from None
+    if not rows:
+        raise UserError(f"data.file={path}: has no rows")
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    if len(columns) == 1 and (mark := next((mark for mark in ";\t" if mark in columns[0]), None)):
+        raise UserError(f"data.file={path}: columns are parted by {mark!r}, where a comma is expected: save it with commas")
     if missing := [column for column in needed if column not in columns]:
         raise UserError(f"data.file={path}: has no column {' or '.join(missing)}{did_you_mean(missing[0], columns)}")
     return rows
@@ -80,7 +84,11 @@ def _csv_rows(path: Path) -> dict[int, Row]:
     with path.open(encoding="utf-8-sig", newline="") as file:  # spreadsheets write a byte order mark
         reader = csv.DictReader(file, strict=True)
         rows = {}
+        if len(set(reader.fieldnames or [])) != len(reader.fieldnames or []):
+            raise ValueError(f"two columns of the same name in {reader.fieldnames}")
         for row in reader:
+            if not any(isinstance(value, str) and value.strip() for value in row.values()):
+                continue
             if None in row or None in row.values():
                 raise ValueError(f"line {reader.line_num} has another number of columns than the first")
             rows[reader.line_num] = {key.strip(): value.strip() for key, value in row.items()}
@@ -89,11 +97,14 @@ def _csv_rows(path: Path) -> dict[int, Row]:
 
 def _json_rows(path: Path) -> dict[int, Row]:
     rows = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
         if line.strip():
-            row = json.loads(line)
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"line {number}: {error}") from None
             if not isinstance(row, dict):
-                raise ValueError(f"line {number} is not an object")
+                raise ValueError(f"line {number} is not an object with the columns as its keys")
             rows[number] = {str(key): "" if value is None else str(value) for key, value in row.items()}
     return rows
 
@@ -105,6 +116,10 @@ def _inside(root: Path, name: str, column: str) -> Path:
     path = root / name
     if not path.resolve().is_relative_to(root.resolve()):
         raise ValueError(f"{name} is not below {root}: data.root says below which folder the files are")
-    if not path.exists():
+    try:
+        there = path.exists()
+    except OSError as error:  # a name that is too long
+        raise ValueError(f"{name[:60]}...: {error.strerror}") from None
+    if not there:
         raise ValueError(f"{name}: no such file below {root}")
     return path

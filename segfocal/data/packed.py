@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import zlib
 from typing import Any, NamedTuple
 
@@ -16,11 +17,15 @@ from PIL import Image
 
 from segfocal.config.task import TaskConfig
 from segfocal.data.source import Array
+from segfocal.data.splits import SPLITS
 from segfocal.errors import UserError
 
 FORMAT = 1
 DESCRIPTION = "pack.json"
 SAMPLES = "samples.npz"
+
+
+SAFE = re.compile(r"[0-9A-Za-z_]+(/[0-9A-Za-z][0-9A-Za-z_.-]*)?")  # of files: the description may come from anywhere
 
 
 class Shard(NamedTuple):
@@ -67,6 +72,9 @@ class Description(NamedTuple):
             plain: dict[str, Any] = json.loads(text)
             if plain["format"] == FORMAT:
                 splits = {split: [Shard(**shard) for shard in shards] for split, shards in plain["splits"].items()}
+                names = [plain["digest"], *(shard.file for shards in splits.values() for shard in shards)]
+                if not all(SAFE.fullmatch(name) for name in names) or not set(splits) <= set(SPLITS):
+                    raise ValueError("names that lead elsewhere")
                 return cls(**{**plain, "splits": splits})
             found = plain["format"]
         except (ValueError, TypeError, KeyError, AttributeError):

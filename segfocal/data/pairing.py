@@ -38,10 +38,11 @@ def by_name(
         name = name.removesuffix(tail)
         if match is not None:
             hit = re.search(match, name)
-            if hit is None:
+            shared = None if hit is None else hit[1] if hit.re.groups else hit[0]
+            if shared is None:
                 faults.append(Fault(str(path), f"data.match={match} finds nothing in its name"))
                 continue
-            name = hit[1] if hit.re.groups else hit[0]
+            name = shared
         if name in found:
             faults.append(Fault(str(folder), f"{found[name].name} and {path.name} are the same sample", mend="keep one"))
             continue
@@ -56,7 +57,12 @@ def by_name(
 
 def _files(folder: Path) -> list[Path]:
     found: list[Path] = []
-    for place, folders, files in os.walk(folder):
+    seen: set[str] = set()  # links may lead in circles
+    for place, folders, files in os.walk(folder, followlinks=True):
+        if os.path.realpath(place) in seen:
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(place))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         found += [Path(place, name) for name in sorted(files) if not name.startswith(".")]
     return sorted(found)

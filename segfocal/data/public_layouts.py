@@ -50,7 +50,7 @@ def voc_sources(config: VocConfig, task: TaskConfig, channels: int, seed: int) -
     listing = Listing()
     for split in ("train", "val", "test"):
         path = lists / f"{split}.txt"
-        names = path.read_text(encoding="utf-8").split() if path.is_file() else []
+        names = path.read_text(encoding="utf-8", errors="replace").split() if path.is_file() else []
         samples = [Sample(name, root / "JPEGImages" / f"{name}.jpg", [root / "SegmentationClass" / f"{name}.png"]) for name in names]
         listing.splits[split] = _with_masks(samples, listing.faults)
     return sources_of(listing, MaskFiles(config, task), config, task, channels, seed, f"data.root={config.root}")

@@ -83,24 +83,25 @@ def _spread(length: int, most: int) -> list[int]:
 def measured(jobs: list[Job], task: TaskConfig, again: bool = False) -> list[SampleStats | Fault]:
     """Measurements, or what is wrong with a sample; what has not changed since it was last read is not read again."""
     settings = "\n".join(sorted({source.settings for source, _ in jobs}))
-    cache = StatsCache(f"{settings} {task.name} {task.num_classes} {task.ignore_index}")
+    cache = StatsCache(f"{settings} {task.name} {task.num_classes} {task.ignore_index}")  # how they are counted, too
     keys = [digest(source.identity(index)) for source, index in jobs]
     asked = [] if again else zip(keys, jobs, strict=True)
     stored = {key: sample for key, (source, index) in asked if (sample := source.known(index)) is not None}
     kept = {} if again or len(stored) == len(jobs) else cache.load()
     known: dict[bytes, SampleStats] = kept | stored
-    missing = [number for number, key in enumerate(keys) if key not in known]
+    missing = list({key: number for number, key in enumerate(keys) if key not in known}.values())
     read = dict(zip(missing, _read([jobs[number] for number in missing], task), strict=True))
     new = {keys[number]: result for number, result in read.items() if isinstance(result, SampleStats)}
     if new:
-        cache.save(kept | new)
+        cache.save(cache.load() | new)  # others may have saved theirs meanwhile
     if len(missing) < len(jobs):
         log.info(
             "%d of %d samples have not changed since they were last checked; data.check=full checks all",
             len(jobs) - len(missing),
             len(jobs),
         )
-    return [read[number] if number in read else known[key] for number, key in enumerate(keys)]
+    results = {keys[number]: result for number, result in read.items()}
+    return [results.get(key) or known[key] for key in keys]
 
 
 def _read(jobs: list[Job], task: TaskConfig) -> Iterable[SampleStats | Fault]:

@@ -47,7 +47,7 @@ class Sources(dict[str, Source]):
     Args:
         sources: of each split.
         faults: what is wrong with names, pairs and splits, found without reading a sample.
-        drawn: nothing but the seed says which sample is in which split: with other samples it would be others.
+        drawn: nothing but the seed says which sample is in which split.
     """
 
     def __init__(self, sources: dict[str, Source], faults: Sequence[Fault] = (), drawn: bool = False) -> None:

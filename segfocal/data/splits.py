@@ -22,10 +22,10 @@ MOST_NAMED = 5  # names in a message
 Splits = dict[str, list[str]]  # the names of each split's samples
 
 
-def by_files(root: Path, names: list[str], faults: list[Fault]) -> Splits:
+def by_files(root: Path, names: list[str], faults: list[Fault], folder: str = "") -> Splits:
     """The splits that train.txt, val.txt and test.txt name, a name a line, with or without the ending of the image's file.
 
-    Names of no sample, and of samples that are in another split already, are left out and told in `faults`.
+    Before a name may stand the folder of the images. Names of no sample, and of samples that are in another split already, are left out and told in `faults`.
     """
     known = set(names)
     splits: Splits = {}
@@ -34,8 +34,13 @@ def by_files(root: Path, names: list[str], faults: list[Fault]) -> Splits:
         path = root / f"{split}.txt"
         if not path.is_file():
             continue
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        found = [line if line in known else without_ending(line) for line in lines]
+        try:
+            text = path.read_text(encoding="utf-8-sig")  # some editors write a byte order mark
+        except ValueError:
+            faults.append(Fault(str(path), "not UTF-8", mend="save it as UTF-8"))
+            continue
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        found = [_as_named(line, known, folder) for line in lines]
         unknown = [name for name in found if name not in known]
         if unknown:
             near = did_you_mean(unknown[0], known, most=0).removeprefix("; ")
@@ -49,9 +54,13 @@ def by_files(root: Path, names: list[str], faults: list[Fault]) -> Splits:
     return splits
 
 
-def without_ending(name: str) -> str:
-    """A name without .jpg and the like; other dots belong to it."""
-    return str(Path(name).with_suffix("")) if Path(name).suffix.lower() in IMAGE_SUFFIXES else name
+def _as_named(line: str, known: set[str], folder: str) -> str:
+    """The sample that a line means: without the folder of the images before it, and .jpg and the like behind it; other dots belong to it."""
+    for name in (line, line.removeprefix("./").removeprefix(f"{folder}/")):
+        bare = str(Path(name).with_suffix("")) if Path(name).suffix.lower() in IMAGE_SUFFIXES else name
+        if name in known or bare in known:
+            return name if name in known else bare
+    return line
 
 
 def draw(
@@ -103,11 +112,12 @@ def groups_of(names: list[str], pattern: str, key: str) -> dict[str, str]:
     Raises:
         UserError: where it finds nothing.
     """
-    found = {name: re.search(pattern, name) for name in names}
-    without = [name for name, match in found.items() if match is None]
+    matches = {name: re.search(pattern, name) for name in names}
+    found = {name: match and (match[1] if match.re.groups else match[0]) for name, match in matches.items()}
+    without = [name for name, group in found.items() if not group]
     if without:
         raise UserError(f"{key}={pattern}: {len(without)} of {len(names)} names have no group: {named(without)}")
-    return {name: match[1] if match.re.groups else match[0] for name, match in found.items() if match is not None}
+    return {name: group for name, group in found.items() if group}
 
 
 def torn(splits: dict[str, list[Sample]], key: str) -> list[Fault]:
@@ -117,7 +127,7 @@ def torn(splits: dict[str, list[Sample]], key: str) -> list[Fault]:
         Fault(
             key,
             f"in {split} and in {other}, too: {named(both)}",
-            mend="keep each group in one split, or let data.split=fractions draw them",
+            mend="keep each group in one split, or leave the splits to be drawn",
         )
         for split, other in combinations(of_split, 2)
         if (both := sorted(of_split[split] & of_split[other]))

@@ -55,6 +55,8 @@ def on_disk(source: Source, layout: Layout, cache_gb: float | None, taken: int, 
     except OSError as error:
         log.warning("%s cannot be written (%s): samples are decoded each time", path, error.strerror or error)
         return source
+    if not count:
+        how = "none written to"
     stored = Stored(source, layout, path, kinds)
     more = "" if len(kinds) == len(source) else advice(layout, cache_gb, free, f"more room in {folder} (XDG_CACHE_HOME names another)")
     log.info("data.cache=disk: %s, %s %s in %.1f s%s", summary(stored, what), how, path, time.monotonic() - started, more)

@@ -17,7 +17,7 @@ class SyntheticSource:
     def __init__(self, config: SyntheticConfig, task: TaskConfig, split: str, count: int, channels: int) -> None:
         self.config, self.task, self.first, self.channels = config, task, FIRST[split], channels
         self.names = [f"{split}_{index:04d}" for index in range(count)]
-        self.settings = f"synthetic {config.size} {config.variant} {channels}"
+        self.settings = f"synthetic {task.name} {task.ignore_index} {config.size} {config.variant} {channels}"
         self.kept: dict[int, tuple[Array, Array]] = {}
 
     def __len__(self) -> int:

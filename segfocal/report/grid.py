@@ -69,14 +69,14 @@ def choose(stats: SplitStats, task: TaskConfig, count: int) -> list[Row]:
         for label in classes:
             best = int(np.argmax(left[:, label]))
             if left[best, label] > 0 and len(rows) < count:
-                rows.append(Row(best, label))
+                rows.append(Row(stats.rows[best], label))
                 left[best] = 0
     return rows
 
 
 def _keys(row: Row, stats: SplitStats, draws: int, share: float) -> list[Key]:
     """What the sampler might ask for in the first epochs."""
-    points = [(int(place[1]), int(place[2])) for place in stats.points[row.sample] if place[0] == row.label]
+    points = [(int(place[1]), int(place[2])) for place in stats.points[stats.rows.index(row.sample)] if place[0] == row.label]
     return [
         Key(draw, row.sample, 0, points[draw % len(points)] if int((draw + 1) * share) > int(draw * share) else None)
         for draw in range(draws)

@@ -113,7 +113,11 @@ def _blend(image: Array, colour: Array, where: Array, strength: Array | float) -
 
 def _scaled(array: Array, scale: float) -> Image.Image:
     image = Image.fromarray(array)
-    return image if scale == 1 else image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR)
+    return (
+        image
+        if scale == 1
+        else image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.BILINEAR)
+    )
 
 
 def drawn_legend(entries: list[tuple[str, Colour]]) -> Image.Image:

@@ -87,6 +87,20 @@ def test_the_command_line_goes_before_the_experiment_and_the_experiment_before_t
     assert config.augment.name == "medium"
 
 
+def test_a_label_map_on_the_command_line_takes_the_place_of_a_recipes() -> None:
+    config = composed(["experiment=crackforest", "data.root=/path", "data.label_map={0-127:0,128-255:1}"])
+    assert config.data.label_map == {"0-127": 0, "128-255": 1}
+    assert composed(["experiment=crackforest", "data.root=/path"]).data.label_map == {"0": 0, "255": 1}
+
+
+def test_quarter_turns_want_a_square_crop() -> None:
+    said = ["data.crop=[64,128]", "augment=surface"]
+    assert mistakes(TrainConfig, "train", said) == [
+        "augment.rotate90=0.75: quarter turns want a square data.crop, not [64,128]: augment.rotate90=0"
+    ]
+    assert mistakes(TrainConfig, "train", [*said, "augment.rotate90=0"]) == []
+
+
 def test_debug_overfit_trains_and_tests_on_the_same_few() -> None:
     config = composed(["debug=overfit"])
     assert config.data.overfit

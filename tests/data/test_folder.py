@@ -106,14 +106,14 @@ FAULTS = {
         lambda root: (root / "val.txt").write_text("photo_00\n"), "val.txt: photo_00 stand in train.txt already", **MAP
     ),
     "empty split": fault(
-        lambda root: (root / "val.txt").write_text("\n"), "no images in val; training needs both; there are 6 in train, 3 in test$", **MAP
+        lambda root: (root / "val.txt").write_text("\n"), "no images in val; there are 6 in train, 3 in test; training needs both$", **MAP
     ),
     "truncated image": fault(
         lambda root: (root / "images" / "photo_01.jpg").write_bytes((root / "images" / "photo_01.jpg").read_bytes()[:700]),
         "photo_01.jpg: damaged",
         **MAP,
     ),
-    "empty mask file": fault(lambda root: (root / "masks" / "photo_01.png").write_bytes(b""), "photo_01.png: cannot be read", **MAP),
+    "empty mask file": fault(lambda root: (root / "masks" / "photo_01.png").write_bytes(b""), "photo_01.png: an empty file", **MAP),
     "no masks folder": fault(
         lambda root: (root / "masks").rename(root / "mask"), "masks: no such folder; data.masks names it; did you mean mask\\?$", **MAP
     ),

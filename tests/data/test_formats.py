@@ -85,13 +85,13 @@ def _truncated(path: Path) -> None:
 
 BAD_IMAGES = {
     "missing.png": (lambda path: None, "No such file"),
-    "empty.png": (lambda path: path.touch(), "cannot be read as an image"),
+    "empty.png": (lambda path: path.touch(), "an empty file$"),
     "text.png": (lambda path: path.write_text("no picture"), "cannot be read as an image"),
     "truncated.png": (_truncated, "damaged"),
     "pipe.png": (os.mkfifo, "not a regular file"),
     "folder.png": (Path.mkdir, "not a regular file"),
     "text.tif": (lambda path: path.write_bytes(b"II*\0no picture"), "cannot be read as TIFF"),
-    "nan.tif": (lambda path: tifffile.imwrite(path, np.full((4, 4), np.nan, np.float32)), "NaN or infinite"),
+    "nan.tif": (lambda path: tifffile.imwrite(path, np.full((4, 4), np.nan, np.float32)), "holds NaN, infinite or huge values"),
     "signed.tif": (lambda path: tifffile.imwrite(path, np.zeros((4, 4), np.int8)), "pixels of type int8"),
     "bomb.png": (lambda path: Image.new("1", (30000, 30000)).save(path), "900 megapixels; more than data.max_megapixels=200"),
 }
@@ -136,3 +136,72 @@ def test_a_file_is_what_its_content_is_whatever_its_name(tmp_path: Path) -> None
     tifffile.imwrite(tmp_path / "b.tif", RGB)
     (tmp_path / "b.tif").rename(tmp_path / "b.jpg")
     assert np.array_equal(read_image(tmp_path / "b.jpg", 3), RGB)
+
+
+@pytest.mark.parametrize("quality", [30, 95])
+@pytest.mark.parametrize("sampling", [0, 2])
+def test_jpeg_is_decoded_as_pillow_does(tmp_path: Path, quality: int, sampling: int) -> None:
+    rows, columns = np.mgrid[:61, :83]
+    image = np.stack([rows * 4, columns * 3, (rows * columns) % 256], axis=-1).astype(np.uint8)
+    Image.fromarray(image).save(tmp_path / "a.jpg", quality=quality, subsampling=sampling)
+    assert np.array_equal(read_image(tmp_path / "a.jpg", 3), np.asarray(Image.open(tmp_path / "a.jpg")))
+
+
+@pytest.mark.parametrize("left", [0.3, 0.9, 0.999])
+def test_a_jpeg_that_ends_too_early_is_refused(tmp_path: Path, left: float) -> None:
+    """OpenCV would fill what is missing with grey."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.jpg")
+    content = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(content[: int(left * len(content))])
+    with pytest.raises(BadFileError, match=r"a.jpg: damaged \(image file is truncated"):
+        read_image(tmp_path / "a.jpg", 3)
+
+
+def palette_tiff(path: Path) -> None:
+    picture = Image.fromarray(np.array([[0, 1], [2, 1]], np.uint8))
+    picture = Image.frombytes("P", picture.size, picture.tobytes())
+    picture.putpalette([10, 20, 30, 200, 0, 0, 0, 0, 250])
+    picture.save(path)
+
+
+def test_tiff_is_read_as_it_looks_where_its_numbers_are_not_what_it_shows(tmp_path: Path) -> None:
+    palette_tiff(tmp_path / "palette.tif")
+    Image.new("CMYK", (4, 4), (0, 255, 255, 0)).save(tmp_path / "cmyk.tif")
+    Image.fromarray(np.eye(4, dtype=bool)).save(tmp_path / "bits.tif")
+    tifffile.imwrite(tmp_path / "white.tif", np.array([[0, 255]], np.uint8), photometric="miniswhite")
+    for name in ("palette.tif", "cmyk.tif", "bits.tif", "white.tif"):
+        with Image.open(tmp_path / name) as picture:
+            assert np.array_equal(read_image(tmp_path / name, 3), np.asarray(picture.convert("RGB"))), name
+    assert read_mask(tmp_path / "palette.tif").tolist() == [[0, 1], [2, 1]]
+    assert read_mask(tmp_path / "palette.tif", colours=True)[0, 1].tolist() == [200, 0, 0]
+    assert read_mask(tmp_path / "bits.tif").tolist() == np.eye(4).tolist()
+
+
+BAD_TIFF = {
+    "pages": (lambda path: tifffile.imwrite(path, np.zeros((2, 9, 8), np.uint8), photometric="minisblack"), "2 pages"),
+    "turned": (
+        lambda path: tifffile.imwrite(path, RGB, extratags=[(274, 3, 1, 6, True)]),
+        "its EXIF tag asks for a rotation",
+    ),
+    "negative": (lambda path: tifffile.imwrite(path, np.full((4, 4), -1, np.int32)), "pixels from -1 to -1; 0 to 65535 is expected"),
+    "huge": (lambda path: tifffile.imwrite(path, np.full((4, 4), 1e300)), "NaN, infinite or huge values"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_TIFF)
+def test_a_tiff_that_cannot_be_used_is_refused(tmp_path: Path, name: str) -> None:
+    make, said = BAD_TIFF[name]
+    make(tmp_path / "a.tif")
+    with pytest.raises(BadFileError, match=said):
+        read_image(tmp_path / "a.tif", 3 if name == "turned" else 1)
+
+
+def test_masks_of_several_pages_or_deep_colours_are_refused(tmp_path: Path) -> None:
+    frames = [Image.new("L", (4, 4), grey) for grey in (0, 255)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    with pytest.raises(BadFileError, match="2 pages; one picture is expected"):
+        read_mask(tmp_path / "a.gif")
+    tifffile.imwrite(tmp_path / "deep.tif", np.full((4, 4, 3), 256, np.uint16), photometric="rgb")
+    with pytest.raises(BadFileError, match="colours of uint16; 8 bit is expected"):
+        read_mask(tmp_path / "deep.tif", colours=True)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from segfocal.config.labels import rules
+from segfocal.config.layouts import FolderConfig
 from segfocal.config.task import TaskConfig
 from segfocal.data.faults import BadFileError
 from segfocal.data.formats import read_mask
@@ -32,6 +33,17 @@ def test_ranges_are_thresholds_and_instances() -> None:
     assert LabelMap(BINARY, {"0-127": 0, "128-255": 1})(grey, "m.png").tolist() == [[0, 0, 0, 1, 1, 1]]
     instances = np.array([[7, 24000, 24017, 26003]], np.uint16)
     assert LabelMap(SIGNS, {"24000-24999": 1, 26003: "ignore", "else": 0})(instances, "m.png").tolist() == [[0, 1, 1, 9]]
+
+
+def test_all_others_are_all_others_the_ignored_value_too() -> None:
+    soft = np.array([[0, 1, 254, 255]], np.uint8)
+    assert LabelMap(BINARY, {0: 0, "else": 1})(soft, "m.png").tolist() == [[0, 1, 1, 1]]
+    assert LabelMap(BINARY, {0: 0, 255: "ignore", "else": 1})(soft, "m.png").tolist() == [[0, 1, 1, 255]]
+    assert LabelMap(BINARY, {0: 0, 1: 1, 254: 1})(soft, "m.png").tolist() == [[0, 1, 1, 255]]
+
+
+def test_a_map_may_be_a_text() -> None:
+    assert FolderConfig(root="x", label_map="0-127:0, 128-255:1,else:ignore").label_map == {"0-127": 0, "128-255": 1, "else": "ignore"}
 
 
 def test_colours_are_looked_up_whole() -> None:

@@ -159,6 +159,10 @@ BAD_TABLES = {
     "twice": (edited(lambda text: text.replace("img/3.png", "img/2.png")), "line 5: img/2.png is in the table already"),
     "split": (edited(lambda text: text.replace("val", "valid", 1)), "line 8: split 'valid'; it must be one of train, val, test"),
     "ragged": (edited(lambda text: text.replace("img/3.png", "a,b,c,img/3.png")), "line 5 has another number of columns"),
+    "semicolons": (edited(lambda text: text.replace(",", ";")), "columns are parted by ';', where a comma is expected"),
+    "no rows": (edited(lambda text: text.splitlines()[0]), "has no rows"),
+    "two of a name": (edited(lambda text: text.replace("split", "mask", 1)), "two columns of the same name"),
+    "a long name": (edited(lambda text: text.replace("img/3.png", "x" * 300)), "line 5: xxxx"),
     "no text": (lambda file: file.write_bytes(b"\xff\xfe\x00image"), "cannot be read as csv"),
 }
 
@@ -278,9 +282,45 @@ BAD_COCO = {
 }
 
 
+def set_in(place: str, key: str, value: Any) -> Callable[[Path], None]:
+    """Change the first image, annotation or category of a JSON file."""
+
+    def change(path: Path) -> None:
+        content = json.loads(path.read_text())
+        if value is None:
+            del content[place][0][key]
+        else:
+            content[place][0][key] = value
+        path.write_text(json.dumps(content))
+
+    return change
+
+
+BAD_COCO |= {
+    "no file name": (set_in("images", "file_name", None), "images[0] has no id or file_name as COCO has them"),
+    "strange id": (set_in("images", "id", [1]), "images[0] has no id or file_name as COCO has them"),
+    "no image id": (set_in("annotations", "image_id", None), "annotations[0] has no image_id or category_id"),
+    "text for a crowd": (set_in("annotations", "iscrowd", "0"), "annotations[0] has no"),
+    "same id": (set_in("images", "id", 1), "images with the same id: 1"),
+    "same name": (set_in("images", "file_name", "1.png"), "two images are called 1"),
+    "unknown image": (set_in("annotations", "image_id", 99), "annotations of 1 images that it does not name: image_id 99"),
+    "outside": (set_in("images", "file_name", "../made.png"), "../made.png is not below"),
+    "other size": (set_in("images", "width", 640), "0.png: an image of 64 x 64 pixels; its annotations are of 640 x 64"),
+    "short runs": (set_in("annotations", "segmentation", {"size": [64, 64], "counts": [0, 10]}), "run lengths that do not fill the image"),
+    "short text": (set_in("annotations", "segmentation", {"size": [64, 64], "counts": "05"}), "run lengths that do not fill the image"),
+    "negative runs": (set_in("annotations", "segmentation", {"size": [64, 64], "counts": [-1, 4097]}), "do not fill"),
+    "far away": (set_in("annotations", "segmentation", [[1e30, 1, 5, 1e300, 1, 20]]), "points far outside of the image"),
+    "no number": (set_in("annotations", "segmentation", [[float("nan"), 1, 5, 5, 1, 20]]), "or that are no numbers"),
+    "odd": (set_in("annotations", "segmentation", [[1, 1, 5, 5, 1, 20, 3]]), "a polygon is a list of x, y"),
+    "box": (set_in("annotations", "segmentation", [[1, 1, 5, 5]]), "a polygon is a list of x, y"),
+    "nothing": (set_in("annotations", "segmentation", []), "without polygons or run lengths"),
+}
+
+
 @pytest.mark.parametrize("name", BAD_COCO)
 def test_wrong_coco_is_refused(tmp_path: Path, name: str) -> None:
     change, said = BAD_COCO[name]
+    save(tmp_path / "made.png", SAMPLES[0][0])
     coco(tmp_path, "runs")
     change(tmp_path / "annotations/train.json")
     with pytest.raises(UserError) as caught:
@@ -383,3 +423,79 @@ def test_reduced_images_are_read_small_with_their_masks(tmp_path: Path) -> None:
     assert np.array_equal(labels, mask)
     assert np.abs(small.astype(int) - image.reshape(200, 2, 300, 2, 3).mean((1, 3))).max() < 6  # JPEG is not exact
     assert opened(FolderConfig(root=str(tmp_path), overlap="allow", stratify=False)).sources["train"].size(0) == (400, 600)
+
+
+def test_a_table_may_end_with_lines_of_spaces_and_begin_with_a_mark(tmp_path: Path) -> None:
+    file = manifest(tmp_path, split=SPLIT.__getitem__)
+    file.write_text("\ufeff" + file.read_text() + "\n   \n", encoding="utf-8")
+    assert len(names(opened(ManifestConfig(file=str(file))))["train"]) == 6
+
+
+def test_a_table_of_objects_has_a_line_an_object_whatever_is_in_its_texts(tmp_path: Path) -> None:
+    file = manifest(tmp_path, split=SPLIT.__getitem__, group=lambda number: "a\u2028b").with_suffix(".jsonl")
+    file.write_text(file.read_text().replace("\\u2028", "\u2028"), encoding="utf-8")
+    with pytest.raises(UserError, match="in train and in val, too: a"):
+        opened(ManifestConfig(file=str(file))).check()
+    file.write_text(file.read_text(encoding="utf-8").replace("{", "[", 1), encoding="utf-8")
+    with pytest.raises(UserError, match="cannot be read as jsonl: line 1: "):
+        opened(ManifestConfig(file=str(file)))
+
+
+@pytest.mark.parametrize("by", ["files", "folders"])
+def test_a_set_for_testing_alone_is_evaluated_and_not_trained_on(tmp_path: Path, by: str) -> None:
+    if by == "files":
+        write_folder(tmp_path, blobs(4))
+        (tmp_path / "test.txt").write_text("photo_00\nphoto_02")
+    else:
+        write_folder(tmp_path, blobs(2), split="test")
+    data = opened(FolderConfig(root=str(tmp_path)))
+    assert data.check("test")["test"].images == 2
+    with pytest.raises(UserError, match="no images in train and val; there are 2 in test; training needs both"):
+        data.check()
+
+
+def test_names_in_split_files_may_have_the_folder_and_a_mark_before_them(tmp_path: Path) -> None:
+    write_folder(tmp_path, blobs(4))
+    (tmp_path / "train.txt").write_text("\ufeffimages/photo_00.jpg\r\n./images/photo_01.jpg\r\n", encoding="utf-8")
+    (tmp_path / "val.txt").write_text("photo_02\n")
+    assert names(opened(FolderConfig(root=str(tmp_path)))) == {"train": ["photo_00", "photo_01"], "val": ["photo_02"]}
+    (tmp_path / "val.txt").write_bytes("photo_é".encode("latin-1"))
+    with pytest.raises(UserError, match="val.txt: not UTF-8; save it as UTF-8"):
+        opened(FolderConfig(root=str(tmp_path))).check()
+
+
+def test_folders_that_are_links_are_looked_into_and_circles_end(tmp_path: Path) -> None:
+    write_folder(tmp_path / "there", blobs(6))
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / "road").symlink_to(tmp_path / "there" / kind)
+        (tmp_path / "there" / kind / "again").symlink_to(tmp_path / "there" / kind)
+    found = names(opened(FolderConfig(root=str(tmp_path))))
+    assert sorted(name for split in found.values() for name in split) == [f"road/photo_0{number}" for number in range(6)]
+
+
+def test_a_pattern_whose_group_takes_no_part_finds_nothing(tmp_path: Path) -> None:
+    write_folder(tmp_path, blobs(6))
+    with pytest.raises(UserError, match="data.match=.* finds nothing in its name"):
+        opened(FolderConfig(root=str(tmp_path), match="(z)?photo")).check()
+    with pytest.raises(UserError, match=r"data.group=\(z\)\?photo: 6 of 6 names have no group"):
+        opened(FolderConfig(root=str(tmp_path), group="(z)?photo"))
+
+
+OTHERWISE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "label_map": ({"label_map": {0: 1, 1: 0}}, {}),
+    "exif": ({"exif": "ignore"}, {}),
+    "scale": ({"scale": 0.5}, {}),
+    "ignore_index": ({}, {"ignore_index": 200}),
+    "task": ({}, {"name": "multiclass", "classes": ["nothing", "blob"]}),
+}
+
+
+@pytest.mark.parametrize("what", OTHERWISE)
+def test_what_is_read_otherwise_is_kept_apart(tmp_path: Path, what: str) -> None:
+    """Or one run would take the counts and the decoded samples of another."""
+    write_folder(tmp_path, blobs(6))
+    settings, task = OTHERWISE[what]
+    one = opened(FolderConfig(root=str(tmp_path)))
+    other = opened(FolderConfig(root=str(tmp_path), **settings), TaskConfig(**{"name": "binary", "classes": ["blob"], **task}))
+    assert one.sources["train"].settings != other.sources["train"].settings

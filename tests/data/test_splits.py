@@ -72,7 +72,7 @@ def test_given_splits_that_tear_a_group_apart_are_refused(folder: Path) -> None:
     assert len(opened(folder, group=r"\d+", label_map={0: 0, 255: 1})["train"]) == 6
     with pytest.raises(UserError) as caught:
         opened(folder, group="photo_(.)", label_map={0: 0, 255: 1})
-    mend = "keep each group in one split, or let data.split=fractions draw them"
+    mend = "keep each group in one split, or leave the splits to be drawn"
     assert str(caught.value).splitlines() == [
         f"data.root={folder}: cannot be used, for 3 faults:",
         f"data.group=photo_(.): in train and in val, too: 0; {mend}",

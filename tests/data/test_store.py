@@ -19,6 +19,7 @@ from PIL import Image
 from segfocal.config.augment import AugmentConfig
 from segfocal.config.data import SyntheticConfig
 from segfocal.config.layouts import FolderConfig
+from segfocal.config.synthetic import SYNTHETIC_CLASSES
 from segfocal.config.task import TaskConfig
 from segfocal.data.cache import cache_dir
 from segfocal.data.datamodule import SegmentationData
@@ -343,3 +344,22 @@ def test_generated_images_can_be_kept() -> None:
 
     assert same(loaded("none"), loaded("ram"))
     assert same(loaded("none"), loaded("disk"))
+
+
+def test_generated_images_of_another_task_are_another_file() -> None:
+    """The same folder, the same settings but for the task: masks of the one are not those of the other."""
+    for mode, values in (("binary", {0, 1}), ("multiclass", {0, 1, 2, 3, 4, 255})):
+        config = SyntheticConfig(size=64, train=6, val=2, test=2, batch_size=6, cache="disk")
+        task = TaskConfig(name=mode, classes=SYNTHETIC_CLASSES[mode])
+        (batch,) = SegmentationData(config, AugmentConfig(name="none"), task, 3, 0, seed=0).train_dataloader()
+        assert set(batch.target.unique().tolist()) == values
+
+
+def test_without_a_check_there_is_no_cache(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segfocal.data.scan.FEW", 2)
+    data = opened(mixed, AugmentConfig(name="none"), check="off", cache="ram")
+    for loader in (data.train_dataloader, data.val_dataloader):
+        with pytest.raises(
+            UserError, match=r"^data.cache=ram: wants every sample measured, which data.check=off does not: data.check=fast$"
+        ):
+            loader()

@@ -420,6 +420,10 @@ def damage(made: Path, kind: str) -> None:
         about.write_text(json.dumps({**json.loads(about.read_text()), "format": 2}))
     elif kind == "no description":
         about.write_text("{}")
+    elif kind == "leads elsewhere":
+        about.write_text(about.read_text().replace("train/chunk-0-0.bin", "../../chunk-0-0.bin"))
+    elif kind == "lies elsewhere":
+        about.write_text(json.dumps({**json.loads(about.read_text()), "digest": "../.."}))
     elif kind == "list":
         about.write_text("[]")
     elif kind == "no samples":
@@ -438,6 +442,8 @@ def damage(made: Path, kind: str) -> None:
         ("changed byte", "pack/train/chunk-0-0.bin: photo_00 is damaged: copy the pack again, or pack again"),
         ("newer", "pack/pack.json: a pack of format 2, this version reads 1"),
         ("no description", "pack/pack.json: not the description of a pack, or damaged"),
+        ("leads elsewhere", "pack/pack.json: not the description of a pack, or damaged"),
+        ("lies elsewhere", "pack/pack.json: not the description of a pack, or damaged"),
         ("list", "pack/pack.json: not the description of a pack, or damaged"),
         ("no samples", "pack/train/samples.npz: No such file or directory: the pack is not complete"),
         ("damaged samples", r"pack/train/samples.npz: damaged \("),
