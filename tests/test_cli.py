@@ -78,8 +78,11 @@ def test_drawn_splits_stay_when_images_come(cli: Cli, tmp_path: Path) -> None:
     assert (only(tmp_path, "on/*") / "splits.json").read_text() == (first / "splits.json").read_text()
     evaluated = cli("evaluate", f"ckpt={first}", "out=again")
     assert evaluated.code == 0, evaluated.err
-    figures = [json.loads((only(tmp_path, place) / "metrics.json").read_text())["iou/blob"] for place in ("runs/*", "again/*")]
-    assert figures[0] == figures[1]
+    root.rename(tmp_path / "elsewhere")
+    moved = cli("evaluate", f"ckpt={first}", "out=moved", f"data.root={tmp_path / 'elsewhere'}")
+    assert moved.code == 0, moved.err
+    places = ("runs/*", "again/*", "moved/*")
+    assert len({json.loads((only(tmp_path, place) / "metrics.json").read_text())["iou/blob"] for place in places}) == 1
 
 
 @pytest.mark.parametrize("experiment", ["crackforest", "camvid", "cracks", "cracks_potholes"])

@@ -27,7 +27,7 @@ class DataConfig:
         overfit: validate and test on the training samples, to see whether a model can learn at all.
         check: `fast` reads the samples that have changed since they were last read, before anything else; `full` reads all;
             `off` trusts the data, and takes the numbers that a run starts from of a few samples.
-        cache: keep decoded training samples: in memory that the workers share (`ram`), or in a file that stays for the next run (`disk`).
+        cache: keep decoded samples of train and val: in memory that the workers share (`ram`), or in a file that stays for the next run (`disk`).
         cache_gb: the most that the cache may take, in gigabytes; null takes half of what is free.
         worker_timeout: seconds without a batch after which a worker counts as hanging; 0 waits for ever.
     """

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
-from segfocal.config.base import STRICT, Flag, Fraction, Index, NonNegative, OpenFraction
+from segfocal.config.base import STRICT, Flag, Fraction, Index, OpenFraction, Positive
 from segfocal.config.data import DATA, DataConfig
 from segfocal.config.labels import from_text, rules
 from segfocal.config.public_sets import CITYSCAPES_CLASSES, VOC_CLASSES
@@ -46,7 +46,7 @@ class FilesConfig(DataConfig):
     label_map: Annotated[dict[int | str, Index | Literal["ignore"]] | None, BeforeValidator(from_text)] = None
     exif: Literal["apply", "ignore"] | None = None
     scale: OpenFraction | None = None
-    max_megapixels: NonNegative = 200.0
+    max_megapixels: Positive = 200.0
 
     def __post_init__(self) -> None:
         if abs(sum(self.fractions) - 1) > 1e-6:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
+import torch.distributed as dist
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import BatchSampler
 
@@ -17,7 +18,7 @@ from segfocal.data.copy_paste import CopyPaste
 from segfocal.data.dataset import SegmentationDataset
 from segfocal.data.faults import Fault, told
 from segfocal.data.loader import Loader, build_loader
-from segfocal.data.sampling import EpochSampler, SameSizeBatches
+from segfocal.data.sampling import BatchesOfKeys, EpochSampler, RankBatches, SameSizeBatches
 from segfocal.data.scan import Scan, scan
 from segfocal.data.source import Source, Sources, Subset
 from segfocal.data.stats import SplitStats
@@ -164,7 +165,7 @@ class SegmentationData(LightningDataModule):
         drop_last = len(dataset) >= self.config.batch_size
         # BatchSampler is typed for plain indices, and takes any.
         batches = BatchSampler(cast("Any", sampler), self.config.batch_size, drop_last)
-        return self._loader(dataset, batches)
+        return self._loader(dataset, cast("BatchesOfKeys", batches), equal=True)
 
     def evaluation_loader(self, split: str) -> Loader:
         """Every sample once, whole, in batches of one size."""
@@ -180,7 +181,9 @@ class SegmentationData(LightningDataModule):
         stats = next((self.measured[split] for split, source in self.checked.items() if source is dataset.source), None)
         known = stats is not None and stats.whole
         sizes = stats.sizes if stats and known else [dataset.source.size(index) for index in range(len(dataset))]
-        return self._loader(dataset, SameSizeBatches(sizes, self.config.batch_size))
+        return self._loader(dataset, SameSizeBatches(sizes, self.config.batch_size), equal=False)
 
-    def _loader(self, dataset: SegmentationDataset, batches: BatchSampler | SameSizeBatches) -> Loader:
+    def _loader(self, dataset: SegmentationDataset, batches: BatchesOfKeys, equal: bool) -> Loader:
+        if dist.is_available() and dist.is_initialized():
+            batches = RankBatches(batches, dist.get_rank(), dist.get_world_size(), equal)
         return build_loader(dataset, batches, self.task.ignore_index, self.workers, self.config.worker_timeout, self.pin_memory)

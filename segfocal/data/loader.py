@@ -7,11 +7,11 @@ import time
 from typing import Any
 
 import torch
-from torch.utils.data import BatchSampler, DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDataLoaderIter
 
 from segfocal.data.dataset import Batch, Collate, EightBit, Sample, SegmentationDataset
-from segfocal.data.sampling import Key, SameSizeBatches
+from segfocal.data.sampling import BatchesOfKeys, Key
 from segfocal.data.shared import shared_tensor
 from segfocal.errors import UserError
 
@@ -37,7 +37,7 @@ class Loader(DataLoader[Batch]):
 
 def build_loader(
     dataset: SegmentationDataset,
-    batches: BatchSampler | SameSizeBatches,
+    batches: BatchesOfKeys,
     ignore_index: int,
     workers: int,
     timeout: int,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from itertools import groupby
-from typing import NamedTuple
+from itertools import groupby, islice
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -144,6 +144,14 @@ def _one(points: Array, label: int, rng: np.random.Generator) -> Point:
     return int(row), int(column)
 
 
+class BatchesOfKeys(Protocol):
+    """What a loader asks for batches."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[list[Key]]: ...
+
+
 class SameSizeBatches:
     """Batches of whole images of one size, in order of the samples: no image is padded because of its neighbours.
 
@@ -163,3 +171,26 @@ class SameSizeBatches:
 
     def __iter__(self) -> Iterator[list[Key]]:
         return iter(self.batches)
+
+
+class RankBatches:
+    """The batches of one process of several, dealt in turn: none is shown twice, and none is padded.
+
+    Args:
+        batches: those of all processes, in the same order on each.
+        rank: of the process, from 0.
+        world: how many there are.
+        equal: deal as many to each and leave out the last few, as training wants it, for the processes wait for each other at each step;
+            else deal all.
+    """
+
+    def __init__(self, batches: BatchesOfKeys, rank: int, world: int, equal: bool) -> None:
+        self.batches, self.rank, self.world, self.equal = batches, rank, world, equal
+        self.sampler = getattr(batches, "sampler", None)
+        """What Lightning tells the epoch."""
+
+    def __len__(self) -> int:
+        return len(self.batches) // self.world if self.equal else len(range(self.rank, len(self.batches), self.world))
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return islice(islice(iter(self.batches), self.rank, None, self.world), len(self))
