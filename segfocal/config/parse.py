@@ -96,6 +96,8 @@ def _quoted(override: str) -> str:
     key, equals, value = override.partition("=")
     if equals and value and value[0] not in "[{":
         return f"(a value with signs like ( ^ + is quoted twice: \"{key}='{value}'\")"
+    if value[:1] == "{" and ("'" in value or '"' in value):
+        return "(keys in braces are written without quotes: 'data.label_map={0:0,255:1}')"
     return "(quote lists and braces for the shell: 'task.classes=[a,b]')"
 
 

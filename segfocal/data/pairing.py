@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from pathlib import Path
 
 from segfocal.data.faults import Fault
+from segfocal.data.formats import IMAGE_SUFFIXES
 from segfocal.data.splits import named
 from segfocal.nearest import did_you_mean
 
@@ -78,7 +80,9 @@ def unpaired(images: dict[str, Path], masks: dict[str, Path], folder: Path, of: 
         )
         faults.append(Fault(str(folder), f"{len(missing)} of {len(images)} images have no mask: {named(missing)}", mend=mend))
     if orphans := sorted(set(masks) - set(images)):
-        faults.append(Fault(str(folder), f"{len(orphans)} masks have no image in {of}: {named(orphans)}"))
+        others = [path for path in of.glob(f"{glob.escape(orphans[0])}.*") if path.suffix.lower() not in IMAGE_SUFFIXES or path.is_dir()]
+        what = f"{others[0].name} is {'a folder' if others[0].is_dir() else 'not read: save it as PNG'}" if others else ""
+        faults.append(Fault(str(folder), f"{len(orphans)} masks have no image in {of}: {named(orphans)}", mend=what))
     return faults
 
 

@@ -99,6 +99,11 @@ FAULTS = {
     "two images of a name": fault(
         lambda root: Image.new("RGB", (64, 64)).save(root / "images" / "photo_03.png"), "photo_03.jpg and photo_03.png are the same", **MAP
     ),
+    "image of another kind": fault(
+        lambda root: (root / "images" / "photo_03.jpg").rename(root / "images" / "photo_03.heic"),
+        "1 masks have no image in .*: photo_03; photo_03.heic is not read: save it as PNG",
+        **MAP,
+    ),
     "unknown stem": fault(
         lambda root: (root / "val.txt").write_text("photo_0x\n"), "val.txt: 1 of 1 lines name no image: photo_0x; did you mean", **MAP
     ),
