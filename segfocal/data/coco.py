@@ -1,134 +1,31 @@
-"""`data=coco`: masks drawn from polygons and run lengths."""
+"""`data=coco`: what JSON files of the COCO form list."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter, defaultdict
 from pathlib import Path
 from types import NoneType
 from typing import Any
 
-import numpy as np
-from pycocotools import mask as coco_mask
-
 from segfocal.config.data import DATA
 from segfocal.config.layouts import CocoConfig
 from segfocal.config.task import TaskConfig
 from segfocal.data.assemble import sources_of
-from segfocal.data.faults import BadFileError, Fault
+from segfocal.data.coco_masks import BACKGROUND, Annotation, CocoMasks
+from segfocal.data.faults import Fault
 from segfocal.data.files import Listing, Sample
 from segfocal.data.folder import existing_root
-from segfocal.data.source import Array, Sources
+from segfocal.data.source import Sources
 from segfocal.data.splits import SPLITS, named
 from segfocal.errors import UserError
 
-Annotation = dict[str, Any]
 ID = (int, str)
 NEEDED: dict[str, dict[str, Any]] = {
     "images": {"id": ID, "file_name": str},
     "annotations": {"image_id": ID, "category_id": ID, "iscrowd": (int, NoneType)},
     "categories": {"id": ID, "name": str},
 }
-BACKGROUND = -1
-FAR = 10  # sides of the image that a polygon may reach beyond it
-
-
-class CocoMasks:
-    """Masks of annotations, the smallest on top; crowds are ignored.
-
-    Args:
-        annotations: of each image file.
-        targets: category id -> class, `ignore_index`, or `BACKGROUND`.
-        task: which ids there are.
-    """
-
-    def __init__(self, annotations: dict[Path, list[Annotation]], targets: dict[int, int], task: TaskConfig) -> None:
-        self.annotations, self.targets, self.task = annotations, targets, task
-        self.settings = f"coco {targets}"
-        self.digests: dict[Path, str] = {}
-
-    def identity(self, sample: Sample) -> list[str]:
-        if sample.image not in self.digests:  # asked at each reading
-            text = json.dumps(self.annotations.get(sample.image, []), sort_keys=True)
-            self.digests[sample.image] = hashlib.sha256(text.encode()).hexdigest()
-        return [self.digests[sample.image]]
-
-    def read(self, sample: Sample, size: tuple[int, int]) -> Array:
-        stacked = self.task.name == "multilabel"
-        mask = np.zeros((*size, self.task.num_classes) if stacked else size, np.uint8)
-        annotations = self.annotations.get(sample.image, [])
-        for annotation, where in sorted(
-            ((item, self._area(item, sample, size)) for item in annotations), key=lambda pair: -int(pair[1].sum())
-        ):
-            target = self.task.ignore_index if annotation.get("iscrowd") else self.targets[annotation["category_id"]]
-            if target == self.task.ignore_index:
-                mask[where] = target
-            elif stacked and target != BACKGROUND:
-                mask[..., target][where] = 1
-            elif not stacked:
-                mask[where] = self._id(target)
-        return mask
-
-    def _id(self, target: int) -> int:
-        if target == BACKGROUND:
-            return 0
-        return 1 if self.task.name == "binary" else target
-
-    def _area(self, annotation: Annotation, sample: Sample, size: tuple[int, int]) -> Array:
-        """Which pixels an annotation covers."""
-        height, width = annotation["size"]
-        if (height or size[0], width or size[1]) != size:
-            raise BadFileError(sample.image, f"an image of {size[1]} x {size[0]} pixels", f"its annotations are of {width} x {height}")
-        try:
-            area: Array = coco_mask.decode(_runs(annotation.get("segmentation"), size)).astype(bool)
-        except Exception as error:  # what is no COCO, and whatever pycocotools meets
-            raise BadFileError(sample.image, f"annotation {annotation.get('id')} cannot be drawn ({error})") from None
-        return area
-
-
-def _runs(segmentation: Any, size: tuple[int, int]) -> Any:
-    """Compressed run lengths; raises ValueError for what pycocotools, which is C, would not survive."""
-    if isinstance(segmentation, dict):
-        if tuple(segmentation["size"]) != size:
-            raise ValueError(f"of {segmentation['size'][1]} x {segmentation['size'][0]} pixels, its image has {size[1]} x {size[0]}")
-        counts = segmentation["counts"]
-        if isinstance(counts, list):
-            lengths = counts
-            counts = (
-                coco_mask.frPyObjects(segmentation, *size)["counts"] if all(isinstance(item, int) and item >= 0 for item in counts) else b""
-            )
-        else:
-            counts = counts.encode("ascii") if isinstance(counts, str) else counts
-            lengths = _lengths(counts)
-        if min(lengths, default=-1) < 0 or sum(lengths) != size[0] * size[1]:
-            raise ValueError("run lengths that do not fill the image")
-        return {"size": list(size), "counts": counts}
-    if not isinstance(segmentation, list) or not segmentation:
-        raise ValueError("without polygons or run lengths")
-    furthest = FAR * max(size)
-    for polygon in segmentation:
-        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-            raise ValueError("a polygon is a list of x, y, x, y, ... of three points or more")
-        if not all(isinstance(value, (int, float)) and abs(value) <= furthest for value in polygon):  # NaN is not, either
-            raise ValueError("a polygon with points far outside of the image, or that are no numbers")
-    return coco_mask.merge(coco_mask.frPyObjects(segmentation, *size))
-
-
-def _lengths(counts: bytes) -> list[int]:
-    """Compressed run lengths as numbers: groups of 5 bits from the lowest, the highest one signed; from the third on differences to the last but one."""
-    found: list[int] = []
-    value = shift = 0
-    for byte in counts:
-        part = byte - 48
-        value |= (part & 0x1F) << shift
-        shift += 5
-        if not part & 0x20:
-            if part & 0x10:
-                value -= 1 << shift
-            found.append(value + (found[-2] if len(found) > 2 else 0))
-            value = shift = 0
-    return found
 
 
 @DATA.builder(CocoConfig)

@@ -12,8 +12,9 @@ import numpy as np
 
 from segfocal.config.layouts import FilesConfig
 from segfocal.config.task import TaskConfig
+from segfocal.data.decoders import file_identity, image_size
 from segfocal.data.faults import BadFileError, Fault
-from segfocal.data.formats import file_identity, image_size, read_image, read_mask, resized, scaled
+from segfocal.data.formats import read_image, read_mask, resized, scaled
 from segfocal.data.labels import LabelMap
 from segfocal.data.source import Array
 

@@ -46,7 +46,10 @@ MISTAKES = [
     (["callbacks.ema=1"], ["callbacks.ema=1: must be less than 1"]),
     (["plugins=[no_such_module]"], ["plugins=[no_such_module]: No module named 'no_such_module'"]),
     (["loss.gamma"], ["loss.gamma: not of the form key=value (quote lists"]),
-    (["data.label_map={'0':0,'255':1}"], ["not of the form key=value (keys in braces are written without quotes: 'data.label_map={0:0,255:1}')"]),
+    (
+        ["data.label_map={'0':0,'255':1}"],
+        ["not of the form key=value (keys in braces are written without quotes: 'data.label_map={0:0,255:1}')"],
+    ),
     (["data=folder", "data.group=_(.+)"], ["data.group=_(.+): not of the form key=value", "quoted twice: \"data.group='_(.+)'\""]),
 ]
 

@@ -10,7 +10,9 @@ import pytest
 import tifffile
 from PIL import Image
 
-from segfocal.data.formats import BadFileError, image_size, read_image, read_mask
+from segfocal.data.decoders import image_size
+from segfocal.data.faults import BadFileError
+from segfocal.data.formats import read_image, read_mask
 
 IDS = np.array([[0, 1, 2], [2, 1, 255]], np.uint8)
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
