@@ -169,6 +169,7 @@ def quieten() -> None:
     """Leave out what libraries say that nobody here can act on; each with its reason."""
     for name in ("lightning.pytorch", "lightning.fabric"):  # which devices there are and are not: said in one line of ours
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # that there is no CUDA where it is not used
     for message in (
         ".*does not have many workers.*",  # their number is the profile's
         ".*Checkpoint directory .* exists and is not empty.*",  # the run directory is ours
