@@ -80,7 +80,8 @@ class FileSource:
         self.samples, self.masks, self.config, self.channels = samples, masks, config, channels
         self.names = [sample.name for sample in samples]
         asked = f"{task.name} {task.classes} {task.ignore_index}"
-        self.settings = f"{asked} {channels} {config.exif} {config.scale} {config.max_megapixels} {masks.settings}"
+        where = Path(config.root or getattr(config, "file", None) or "").absolute()  # or all data sets would share one file of measurements
+        self.settings = f"{where} {asked} {channels} {config.exif} {config.scale} {config.max_megapixels} {masks.settings}"
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -26,6 +26,8 @@ log = logging.getLogger("segfocal")
 FEW = 200  # samples of each split that numbers are taken from without a check
 QUIET = 200  # so few samples need no progress bar
 
+OTHERS = 4  # so many times as many measurements are kept of samples that a run does not have, the latest of them
+
 Check = Literal["fast", "full", "off"]
 Job = tuple[Source, int]
 
@@ -93,7 +95,10 @@ def measured(jobs: list[Job], task: TaskConfig, again: bool = False) -> list[Sam
     read = dict(zip(missing, _read([jobs[number] for number in missing], task), strict=True))
     new = {keys[number]: result for number, result in read.items() if isinstance(result, SampleStats)}
     if new:
-        cache.save(cache.load() | new)  # others may have saved theirs meanwhile
+        used = kept | new
+        used = {key: used[key] for key in keys if key in used}
+        others = {key: sample for key, sample in cache.load().items() if key not in used}  # of other splits, and of other runs meanwhile
+        cache.save(dict(list(others.items())[-OTHERS * len(keys) :]) | used)
     if len(missing) < len(jobs):
         log.info(
             "%d of %d samples have not changed since they were last checked; data.check=full checks all",

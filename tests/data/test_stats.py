@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,26 @@ def test_other_settings_are_measured_on_their_own(folder: Path, monkeypatch: pyt
     turned = opened(folder, label_map={0: 1, 255: 0})
     assert turned.check()["train"].positives.tolist() == [6 * (4096 - 140)]
     assert reads(opened(folder, task=TaskConfig(name="binary", classes=["blob"], ignore_index=9)), monkeypatch) != []
+
+
+def test_what_is_kept_of_samples_that_are_gone_does_not_grow_without_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segfocal.data.scan.OTHERS", 1)
+    for time in range(1, 5):
+        for path in (folder / "images").iterdir():
+            os.utime(path, ns=(time, time))  # as good as other files
+        opened(folder).check()
+    (path,) = cache.cache_dir().glob("*.npz")
+    with np.load(path) as file:
+        assert len(file["ids"]) == 12 + 12
+    assert reads(opened(folder), monkeypatch) == []
+
+
+def test_each_data_set_has_a_file_of_its_own(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(folder).check()
+    shutil.copytree(folder, tmp_path / "other")
+    opened(tmp_path / "other").check()
+    assert len(list(cache.cache_dir().glob("*.npz"))) == 2
+    assert reads(opened(folder), monkeypatch) == []
 
 
 def test_faults_are_found_each_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
