@@ -6,10 +6,8 @@ import dataclasses
 import json
 import logging
 import math
-import os
 import sys
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +29,7 @@ from segfocal.evaluation import evaluate_checkpoint
 from segfocal.losses import build_loss
 from segfocal.models import build_model, check_size, set_bias_prior
 from segfocal.module import SegmentationModule
+from segfocal.quiet import quieten
 from segfocal.rundir import shown_path
 from segfocal.weights import normalization
 
@@ -163,19 +162,3 @@ def build_trainer(config: TrainConfig, run_dir: Path, device: Device, data: Segm
         enable_model_summary=False,
         enable_progress_bar=sys.stdout.isatty(),
     )
-
-
-def quieten() -> None:
-    """Leave out what libraries say that nobody here can act on; each with its reason."""
-    for name in ("lightning.pytorch", "lightning.fabric"):  # which devices there are and are not: said in one line of ours
-        logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # that there is no CUDA where it is not used
-    for message in (
-        ".*does not have many workers.*",  # their number is the profile's
-        ".*Checkpoint directory .* exists and is not empty.*",  # the run directory is ours
-        ".*Experiment logs directory .* exists.*",  # likewise
-        ".*LeafSpec.*",  # deprecated in torch, used by Lightning
-        ".*lr_scheduler.step.*",  # Lightning's order under mixed precision is right
-    ):
-        warnings.filterwarnings("ignore", message)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorBoard's writer, where TensorFlow happens to be installed

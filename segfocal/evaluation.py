@@ -20,10 +20,12 @@ from segfocal.config.parse import parse
 from segfocal.config.run import EvaluateConfig, ModelConfig, Split
 from segfocal.config.task import TaskConfig
 from segfocal.data.datamodule import SegmentationData
+from segfocal.data.splits import SPLITS
 from segfocal.devices import Device, resolve
 from segfocal.errors import UserError
 from segfocal.models import build_model
 from segfocal.module import Figures, SegmentationModule
+from segfocal.quiet import quieten
 from segfocal.report.table import print_table, write_json
 from segfocal.rundir import shown_path
 
@@ -44,6 +46,7 @@ def evaluate(config: EvaluateConfig, run_dir: Path) -> float:
         UserError: anything that the user can mend.
     """
     assert config.ckpt is not None  # checked with the configuration
+    quieten()
     path = checkpoints.locate(config.ckpt, "best")
     content = checkpoints.read(path)
     stored = content["segfocal"]["config"]
@@ -54,11 +57,13 @@ def evaluate(config: EvaluateConfig, run_dir: Path) -> float:
     if data.drawn and isinstance(config.data, CheckpointDataConfig):
         again = checkpoints.with_splits(chosen, content)
         elsewhere = config.data.root is not None or config.data.file is not None
-        if elsewhere and not _names(content["segfocal"].get("splits") or {}) <= _names(data.drawn):
-            log.info("other samples than the checkpoint was trained on: the splits are drawn anew")
-        else:
-            none = AugmentConfig(name="none")
-            data = SegmentationData(again, none, task, model.in_channels, device.workers, stored["seed"], device.pin_memory)
+        before, here = _names(content["segfocal"].get("splits") or {}), _names(data.drawn)
+        if elsewhere and not (before and before <= here):
+            log.info("other samples than the checkpoint was trained on, without splits of their own: all %d are evaluated", len(here))
+            alone = [float(split == config.split) for split in SPLITS]
+            again = dataclasses.replace(chosen, fractions=alone)  # type: ignore[call-arg]  # layouts that draw have it
+        none = AugmentConfig(name="none")
+        data = SegmentationData(again, none, task, model.in_channels, device.workers, stored["seed"], device.pin_memory)
     data.check(config.split)
     figures = evaluate_checkpoint(path, config.split, run_dir, device, data, config.overlays)
     return figures["iou_macro"] if figures["iou_macro"] is not None else float("nan")

@@ -81,6 +81,12 @@ def test_drawn_splits_stay_when_images_come(cli: Cli, tmp_path: Path) -> None:
     root.rename(tmp_path / "elsewhere")
     moved = cli("evaluate", f"ckpt={first}", "out=moved", f"data.root={tmp_path / 'elsewhere'}")
     assert moved.code == 0, moved.err
+    write_folder(tmp_path / "other", [*blobs(30, seed=1)][25:])
+    other = cli("evaluate", f"ckpt={first}", "out=other_out", f"data.root={tmp_path / 'other'}")
+    assert other.code == 0, other.err
+    assert "all 5 are evaluated" in other.out
+    assert "test: 5 images" in other.out
+    assert "litlogger" not in other.out + other.err
     places = ("runs/*", "again/*", "moved/*")
     assert len({json.loads((only(tmp_path, place) / "metrics.json").read_text())["iou/blob"] for place in places}) == 1
 

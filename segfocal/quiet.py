@@ -1,0 +1,23 @@
+"""What libraries say that nobody here can act on."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+
+
+def quieten() -> None:
+    """Leave out what libraries say that nobody here can act on; each with its reason."""
+    for name in ("lightning.pytorch", "lightning.fabric"):  # which devices there are and are not: said in one line of ours
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # that there is no CUDA where it is not used
+    for message in (
+        ".*does not have many workers.*",  # their number is the profile's
+        ".*Checkpoint directory .* exists and is not empty.*",  # the run directory is ours
+        ".*Experiment logs directory .* exists.*",  # likewise
+        ".*LeafSpec.*",  # deprecated in torch, used by Lightning
+        ".*lr_scheduler.step.*",  # Lightning's order under mixed precision is right
+    ):
+        warnings.filterwarnings("ignore", message)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorBoard's writer, where TensorFlow happens to be installed
