@@ -94,6 +94,8 @@ class LabelMap:
             return f"data.label_map names {named}", f"add them, as a class from 0 to {last}, as ignore, or by else:ignore"
         if self.task.name == "binary" and len(found) > 3 and found[0] == 0 and found[-1] == 255:
             example = "0-127:0,128-255:1"  # grey borders: scaled, or saved as JPEG before
+        elif self.task.name == "binary" and (found > 0).sum() > 1:
+            example = "0:0,else:1"
         else:
             example = "0:0," + ",".join(f"{value}:{min(label, last)}" for label, value in enumerate(found[found > 0][:last], start=1))
         return f"ids 0 to {last} and ignore_index={self.task.ignore_index} are expected", f"map them, as in 'data.label_map={{{example}}}'"

@@ -88,10 +88,14 @@ def test_a_map_that_means_nothing_is_refused(name: str) -> None:
 
 
 def test_unknown_values_are_counted_the_most_frequent_first_and_the_override_is_given() -> None:
-    with pytest.raises(BadFileError, match=r"^m.png: values 128 \(3 pixels\), 7 \(1 pixels\); ids 0 to 1 .*'data.label_map=\{0:0,7:1\}'$"):
+    with pytest.raises(
+        BadFileError, match=r"^m.png: values 128 \(3 pixels\), 7 \(1 pixels\); ids 0 to 1 .*'data.label_map=\{0:0,else:1\}'$"
+    ):
         LabelMap(BINARY, None)(np.array([0, 128, 7, 128, 128]), Path("m.png"))
     with pytest.raises(BadFileError, match=r"'data.label_map=\{0-127:0,128-255:1\}'$"):
         LabelMap(BINARY, None)(np.array([0, 3, 200, 255]), "m.png")
+    with pytest.raises(BadFileError, match=r"'data.label_map=\{0:0,7:1\}'$"):
+        LabelMap(BINARY, None)(np.array([0, 7]), "m.png")
 
 
 def test_a_mask_in_colour_is_shown_with_its_colours(tmp_path: Path) -> None:
