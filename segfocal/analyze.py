@@ -17,7 +17,7 @@ import logging
 import sys
 from pathlib import Path
 
-from segfocal.cli import MISTAKE
+from segfocal.cli import MISTAKE, refuse_flags
 from segfocal.config.parse import parse_sweep
 from segfocal.config.run import TrainConfig
 from segfocal.errors import UserError
@@ -45,8 +45,7 @@ def run(overrides: list[str], as_json: bool = False) -> bool:
     Raises:
         UserError: with a line for each mistake of the overrides, and for data that cannot even be listed.
     """
-    if flags := [word for word in overrides if word.startswith("-")]:
-        raise UserError(f"{flags[0]}: no such flag; see python -m segfocal.analyze --help")
+    refuse_flags(overrides, "segfocal.analyze")
     ((_, config),) = parse_sweep(TrainConfig, "train", overrides, 1)
     from segfocal.data.analysis import analyse  # torch comes with it: not before the configuration is right
     from segfocal.data.datamodule import SegmentationData

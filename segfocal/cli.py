@@ -41,6 +41,24 @@ def start(main: Callable[[], Any], schema: type, config_name: str) -> None:
         sys.exit(1 if failed else 0)
 
 
+def command(run: Callable[[list[str]], str], arguments: list[str], text: str | None) -> None:
+    """What `python -m segfocal.x` does: `text` for --help, or what `run` returns; a mistake is a line on stderr and exit code 2."""
+    if {"-h", "--help"} & set(arguments):
+        print(text)
+        return
+    try:
+        print(run(arguments))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(MISTAKE)
+
+
+def refuse_flags(arguments: list[str], module: str) -> None:
+    """Raise UserError for what looks like a flag: a command takes overrides."""
+    if flags := [word for word in arguments if word.startswith("-")]:
+        raise UserError(f"{flags[0]}: no such flag; see python -m {module} --help")
+
+
 def help_text(config_name: str) -> str:
     """What conf/hydra/help says; Hydra would print the same after a second of looking for groups in vain."""
     register_schemas()

@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from segfocal.cli import MISTAKE
+from segfocal.cli import command, refuse_flags
 from segfocal.config.parse import parse_sweep
 from segfocal.config.run import TrainConfig
 from segfocal.config.task import TaskConfig
@@ -199,15 +199,8 @@ def draw(drawn: list[Curve], title: str, directory: Path) -> list[Path]:
 
 def main(arguments: list[str]) -> None:
     """What `python -m segfocal.curves` does."""
-    if {"-h", "--help"} & set(arguments):
-        print(__doc__)
-        return
-    try:
-        paths = run([word for word in arguments if word not in ("-m", "--multirun")])  # as train.py wants it for a sweep
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(MISTAKE)
-    print("\n".join(shown_path(path) for path in paths))
+    overrides = [word for word in arguments if word not in ("-m", "--multirun")]  # as train.py wants it for a sweep
+    command(lambda words: "\n".join(shown_path(path) for path in run(words)), overrides, __doc__)
 
 
 def run(overrides: list[str]) -> list[Path]:
@@ -216,8 +209,7 @@ def run(overrides: list[str]) -> list[Path]:
     Raises:
         UserError: with a line for each mistake.
     """
-    if flags := [word for word in overrides if word.startswith("-")]:
-        raise UserError(f"{flags[0]}: no such flag; see python -m segfocal.curves --help")
+    refuse_flags(overrides, "segfocal.curves")
     jobs = parse_sweep(TrainConfig, "train", overrides, MOST)
     swept, config = jobs[0]
     if "out" in swept:

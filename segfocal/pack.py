@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.progress import track
 
-from segfocal.cli import MISTAKE
+from segfocal.cli import command, refuse_flags
 from segfocal.config.parse import parse_sweep
 from segfocal.config.run import TrainConfig
 from segfocal.config.task import TaskConfig
@@ -152,14 +152,7 @@ def _writer_class() -> Any:
 
 def main(arguments: list[str]) -> None:
     """What `python -m segfocal.pack` does."""
-    if {"-h", "--help"} & set(arguments):
-        print(__doc__)
-        return
-    try:
-        print("\n".join(run(arguments)))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(MISTAKE)
+    command(lambda words: "\n".join(run(words)), arguments, __doc__)
 
 
 def run(overrides: list[str]) -> list[str]:
@@ -168,8 +161,7 @@ def run(overrides: list[str]) -> list[str]:
     Raises:
         UserError: with a line for each mistake.
     """
-    if flags := [word for word in overrides if word.startswith("-")]:
-        raise UserError(f"{flags[0]}: no such flag; see python -m segfocal.pack --help")
+    refuse_flags(overrides, "segfocal.pack")
     ((_, config),) = parse_sweep(TrainConfig, "train", overrides, 1)
     if not any(word.startswith("out=") for word in overrides):
         raise UserError("out is not said: the folder to write, as in out=/path/to/pack")
