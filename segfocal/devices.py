@@ -61,7 +61,9 @@ def resolve(profile: ProfileConfig, precision: Precision | None = None, workers:
         workers = profile.num_workers if profile.num_workers is not None else default_workers(accelerator)
     name = torch.cuda.get_device_name() if accelerator == "gpu" else f"{torch.get_num_threads()} threads"
     why = "as asked" if wanted else "computed natively" if has_bf16 else "bf16 is not native here"
-    return Device(accelerator, chosen, workers, f"{accelerator} ({name}), precision {chosen} ({why}), {workers} workers")
+    return Device(
+        accelerator, chosen, workers, f"{accelerator} ({name}), precision {chosen} ({why}), {workers} worker{'' if workers == 1 else 's'}"
+    )
 
 
 def cpu_has_bf16() -> bool:
