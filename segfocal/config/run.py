@@ -12,7 +12,9 @@ from segfocal.config.augment import AugmentConfig
 from segfocal.config.base import STRICT, Count, Flag, Index, NonNegative, OpenFraction
 from segfocal.config.data import DATA, CheckpointDataConfig, DataConfig
 from segfocal.config.encoders import ARCHITECTURES, check_encoder
+from segfocal.config.inference import InferenceConfig
 from segfocal.config.loss import LossConfig, check_loss
+from segfocal.config.metrics import MetricsConfig
 from segfocal.config.optim import OPTIMIZERS, SCHEDULERS, OptimizerConfig, SchedulerConfig
 from segfocal.config.sampling import SAMPLING, SamplingConfig
 from segfocal.config.task import TaskConfig
@@ -141,6 +143,8 @@ class TrainConfig:
     optimizer: Annotated[OptimizerConfig, OPTIMIZERS.field]
     scheduler: Annotated[SchedulerConfig, SCHEDULERS.field]
     trainer: TrainerConfig
+    metrics: MetricsConfig
+    inference: InferenceConfig
     profile: ProfileConfig
     callbacks: CallbacksConfig
     logger: LoggerConfig
@@ -184,6 +188,7 @@ class EvaluateConfig:
     """
 
     data: Annotated[DataConfig | CheckpointDataConfig, DATA.field]
+    inference: InferenceConfig
     profile: ProfileConfig
     ckpt: str | None = None
     split: Split = "test"

@@ -18,6 +18,8 @@ from omegaconf import OmegaConf
 from segfocal.config import layouts, loss_entropy, loss_focal, loss_overlap, loss_sum, run, streaming  # noqa: F401  # they register themselves
 from segfocal.config.augment import AugmentConfig
 from segfocal.config.data import DATA
+from segfocal.config.inference import InferenceConfig
+from segfocal.config.metrics import MetricsConfig
 from segfocal.config.optim import OPTIMIZERS, SCHEDULERS
 from segfocal.config.sampling import SAMPLING
 from segfocal.config.task import TaskConfig
@@ -34,6 +36,8 @@ SINGLE = {
     "profile": run.ProfileConfig,
     "callbacks": run.CallbacksConfig,
     "logger": run.LoggerConfig,
+    "metrics": MetricsConfig,
+    "inference": InferenceConfig,
     "train": run.TrainConfig,
     "evaluate": run.EvaluateConfig,
 }

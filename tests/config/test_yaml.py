@@ -34,6 +34,7 @@ BESIDES = {
     ("loss", "recall_ce"): ["task=multiclass"],
     ("loss", "logit_adjusted_ce"): ["loss.prior=[0.1]"],
 }
+EVALUATED = {("data", "checkpoint"), ("inference", "tta")}  # options of evaluate.py first of all
 # Losses that are others with values of their own.
 PRESETS = ("smp", "mindspore", "yateng", "weighted", "scalar_alpha", "torchvision")
 BUILT_AS = {"focal_dice": "sum"} | {path.stem: "focal" for path in CONF.glob("loss/*.yaml") if path.stem.startswith(PRESETS)}
@@ -49,7 +50,7 @@ def composed(overrides: list[str]) -> TrainConfig:
 def test_every_option_is_explained_composed_and_built(path: Path) -> None:
     group, option = path.parent.name, path.stem
     comments = [line for line in path.read_text().splitlines() if line.startswith("#") and "@package" not in line]
-    program = "evaluate.py" if (group, option) == ("data", "checkpoint") else "train.py"
+    program = "evaluate.py" if (group, option) in EVALUATED else "train.py"
     assert len(comments) >= 2
     assert any(f"python {program}" in line or "tensorboard" in line for line in comments)
     overrides = [f"{group}={option}", *BESIDES.get((group, option), [])]
