@@ -15,6 +15,8 @@ from segfocal.report.overlay import Array
 if TYPE_CHECKING:
     from segfocal.metrics.images import ImageTable
 
+Why = Literal["worst", "best", "random"]
+
 
 @dataclass
 class Evaluated:
@@ -62,7 +64,7 @@ class Shown:
     """
 
     name: str
-    why: Literal["worst", "best", "random"]
+    why: Why
     figure: float | None
     image: Array
     truth: Array
