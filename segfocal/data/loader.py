@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -26,10 +27,11 @@ CRASH = "a decoder crashed, most likely: look whether other programs read the fi
 class Loader(DataLoader[Batch]):
     """A DataLoader over a `Watched` dataset; see `build_loader`."""
 
-    def __iter__(self) -> _BaseDataLoaderIter:
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # DataLoader has it return its own kind
+        """Nothing is drawn before the first batch is asked for: a run that goes on is told its epoch after its iterator was made."""
         if getattr(self._iterator, "_shutdown", False):
             self._iterator = None  # what has failed starts with new workers
-        return super().__iter__()
+        yield from super().__iter__()
 
     def _get_iterator(self) -> _BaseDataLoaderIter:
         return _Iterator(self) if self.num_workers > 0 else super()._get_iterator()

@@ -124,7 +124,8 @@ def test_a_death_is_met_at_the_next_batch_and_nowhere_else() -> None:
 
 def test_a_worker_that_hangs_names_its_sample() -> None:
     started = time.monotonic()
-    batches = iter(loader(hang, workers=2, timeout=2))
+    hanging = loader(hang, workers=2, timeout=2)
+    batches = iter(hanging)
     assert [next(batches).indices.tolist() for _ in range(2)] == [[0, 1], [2, 3]]
     with pytest.raises(UserError) as raised:
         next(batches)
@@ -133,13 +134,27 @@ def test_a_worker_that_hangs_names_its_sample() -> None:
         "data.num_workers=0 shows where, data.worker_timeout=20 waits longer, 0 for ever"
     )
     assert 2 < time.monotonic() - started < 6  # not the seconds that are waited for a worker to end
-    assert not any(worker.is_alive() for worker in batches._workers)
+    assert not any(worker.is_alive() for worker in hanging._iterator._workers)
 
 
 def test_the_configuration_says_how_long_is_waited() -> None:
     data = SegmentationData(SyntheticConfig(size=64, train=4, val=2, test=2, worker_timeout=7), AugmentConfig(name="none"), TASK, 3, 1, 0)
     data.check()
     assert data.train_dataloader().timeout == data.val_dataloader().timeout == 7
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_an_epoch_may_be_said_until_the_first_batch_is_asked_for(workers: int) -> None:
+    """Where a run goes on, Lightning makes the iterator first: what workers had drawn by then was the order of epoch 0."""
+    data = SegmentationData(SMALL, AugmentConfig(name="none"), TASK, 3, workers, 0)
+    data.check()
+    batches = data.train_dataloader()
+    arriving = iter(batches)
+    batches.batch_sampler.sampler.set_epoch(3)
+    order = [index for batch in arriving for index in batch.indices.tolist()]
+    assert order == [key.sample for keys in batches.batch_sampler for key in keys]
+    batches.batch_sampler.sampler.set_epoch(0)
+    assert order != [key.sample for keys in batches.batch_sampler for key in keys]
 
 
 def test_workers_stay_and_compute_with_one_thread() -> None:
