@@ -1,0 +1,120 @@
+"use strict";
+// The charts. Plotly reads names as markup: every name goes through `plain`.
+{
+  const plain = (name) => name.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+  const classes = report.classes.map(({ name, colour }) => ({ name: plain(name), colour }));
+  const checkpoints = report.checkpoints.map((item) => ({ ...item, name: plain(item.name) }));
+  const several = checkpoints.length > 1;
+  const classesOn = new Set(report.first);
+  const checkpointsOn = new Set(checkpoints.keys());
+  const dashes = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"];
+  const drawn = new Map(); // id of the element -> how to draw it
+
+  const called = (checkpoint, label) => (several ? `${classes[label].name}, ${checkpoint.name}` : classes[label].name);
+  const each = (make) => checkpoints.flatMap((checkpoint, number) => (checkpointsOn.has(number)
+    ? classes.flatMap((_, label) => (classesOn.has(label) ? make(checkpoint, label, number) : [])) : []));
+
+  function line(x, y, name, colour, number, more) {
+    return { type: "scatter", mode: "lines", x, y, name, line: { color: colour, width: 2, dash: dashes[number % dashes.length] }, ...more };
+  }
+
+  const nearest = (thresholds, value) => thresholds.reduce(
+    (best, threshold, place) => (Math.abs(threshold - value) < Math.abs(thresholds[best] - value) ? place : best), 0);
+
+  /** Where a curve is at 0.5, and at the threshold that was fitted. */
+  function marks(x, y, curve, name, colour, hover) {
+    const places = [nearest(curve.threshold, 0.5), ...(curve.chosen === null ? [] : [nearest(curve.threshold, curve.chosen)])];
+    return { type: "scatter", mode: "markers", x: places.map((place) => x[place]), y: places.map((place) => y[place]), name,
+      customdata: places.map((place) => curve.threshold[place]), hovertemplate: hover,
+      marker: { symbol: ["circle-open", "diamond"], color: colour, size: [9, 11], line: { width: [2, 1.5], color: [colour, colourOf("--ink")] } } };
+  }
+
+  /** A chart over the classes and checkpoints that are switched on, from two columns of their curves. */
+  function curves(horizontal, vertical, titles, layout = {}, note = "") {
+    const hover = `<b>%{fullData.name}</b><br>${titles[0]} %{x:.3g}<br>${titles[1]} %{y:.3f}${note}<extra></extra>`;
+    return () => [each((checkpoint, label, number) => {
+      const curve = checkpoint.curves[label];
+      if (curve === null) return [];
+      const [x, y, name, colour] = [curve[horizontal], curve[vertical], called(checkpoint, label), classes[label].colour];
+      return [line(x, y, name, colour, number, { customdata: curve.threshold, hovertemplate: hover }), marks(x, y, curve, name, colour, hover)];
+    }), { xaxis: { title: { text: titles[0] }, range: [-0.01, 1.01] }, yaxis: { title: { text: titles[1] }, range: [-0.02, 1.02] }, ...layout }];
+  }
+
+  const diagonal = (shape = {}) => ({ shapes: [{ type: "line", x0: 0, y0: 0, x1: 1, y1: 1, layer: "below", line: { color: colourOf("--quiet"), width: 1, dash: "dot" }, ...shape }] });
+  const above = "<br>above %{customdata:.3g}";
+
+  drawn.set("chart-roc", () => curves("fpr", "recall", ["false positive rate", "recall"], diagonal(), above)());
+  drawn.set("chart-pr", curves("recall", "precision", ["recall", "precision"], {}, above));
+  drawn.set("chart-iou", curves("threshold", "iou", ["threshold", "IoU"]));
+  drawn.set("chart-f", curves("threshold", "f", ["threshold", "F1"]));
+  drawn.set("chart-reliability", () => [each((checkpoint, label, number) => {
+    const { predicted, observed, pixels } = checkpoint.curves[label];
+    return [line(predicted, observed, called(checkpoint, label), classes[label].colour, number, { mode: "lines+markers", customdata: pixels,
+      hovertemplate: "<b>%{fullData.name}</b><br>says %{x:.3f}<br>is so %{y:.3f}<br>%{customdata:,} pixels<extra></extra>" })];
+  }), { xaxis: { title: { text: "predicted probability" }, range: [-0.01, 1.01] }, yaxis: { title: { text: "share that is so" }, range: [-0.02, 1.02] }, ...diagonal() }]);
+  drawn.set("chart-spread", () => [checkpoints.flatMap((checkpoint, number) => (checkpointsOn.has(number) ? [{
+    type: "histogram", x: checkpoint.images, name: checkpoint.name, xbins: { start: 0, end: 1.0001, size: 0.05 }, opacity: several ? 0.6 : 1,
+    marker: { color: several ? ["#4878a8", "#c9772b", "#5b9a5b", "#9467bd"][number % 4] : colourOf("--accent") }, hovertemplate: "%{y} images with %{x}<extra></extra>" }] : [])),
+  { barmode: "overlay", bargap: 0.06, xaxis: { title: { text: "mean IoU of the image" }, range: [0, 1] }, yaxis: { title: { text: "images" } }, showlegend: several }]);
+
+  const trained = checkpoints.map((checkpoint, number) => [checkpoint, number]).filter(([checkpoint]) => checkpoint.training);
+  const seen = () => trained.filter(([, number]) => checkpointsOn.has(number));
+  const points = { mode: "lines+markers", marker: { size: 5 } };
+  const end = (checkpoint) => (several ? `, ${checkpoint.name}` : "");
+  drawn.set("chart-loss", () => [seen().flatMap(([checkpoint, number]) => ["train", "val"].map((stage, place) => line(
+    checkpoint.training.epochs, checkpoint.training[stage], stage + end(checkpoint), [colourOf("--quiet"), colourOf("--accent")][place], number,
+    { ...points, hovertemplate: "<b>%{fullData.name}</b><br>epoch %{x}<br>%{y:.4g}<extra></extra>" }))),
+  { xaxis: { title: { text: "epoch" } }, yaxis: { rangemode: "tozero" }, showlegend: true }]);
+  drawn.set("chart-progress", () => [[
+    ...each((checkpoint, label, number) => (checkpoint.training ? [line(checkpoint.training.epochs, checkpoint.training.iou[label], called(checkpoint, label), classes[label].colour, number,
+      { ...points, hovertemplate: "<b>%{fullData.name}</b><br>epoch %{x}<br>IoU %{y:.3f}<extra></extra>" })] : [])),
+    ...(classes.length > 1 ? seen().map(([checkpoint, number]) => line(checkpoint.training.epochs, checkpoint.training.mean, `mean${end(checkpoint)}`, colourOf("--ink"), number,
+      { hovertemplate: "<b>%{fullData.name}</b><br>epoch %{x}<br>IoU %{y:.3f}<extra></extra>" })) : []),
+  ], { xaxis: { title: { text: "epoch" } }, yaxis: { title: { text: "IoU" }, range: [-0.02, 1.02] } }]);
+  drawn.set("chart-rate", () => [seen().map(([checkpoint, number]) => line(checkpoint.training.steps, checkpoint.training.rates, `rate${end(checkpoint)}`, colourOf("--accent"), number,
+    { hovertemplate: "step %{x}<br>%{y:.3g}<extra></extra>" })), { xaxis: { title: { text: "step" } }, yaxis: { rangemode: "tozero", exponentformat: "power" } }]);
+
+  checkpoints.forEach(({ confusion }, number) => confusion && drawn.set(`chart-confusion-${number}`, () => {
+    const names = classes.map(({ name }) => (name.length > 18 ? `${name.slice(0, 17)}…` : name));
+    const places = classes.map((_, place) => place);
+    const shares = confusion.map((row) => { const total = row.reduce((sum, count) => sum + count, 0); return row.map((count) => (total ? count / total : null)); });
+    const axis = { tickvals: places, ticktext: names, showgrid: false, zeroline: false };
+    return [[{ type: "heatmap", z: shares, x: places, y: places, zmin: 0, zmax: 1, xgap: 2, ygap: 2, showscale: false, colorscale: [[0, colourOf("--faint")], [1, colourOf("--accent")]],
+      text: shares.map((row, truth) => row.map((share, label) => `<b>${classes[truth].name}</b> taken for <b>${classes[label].name}</b><br>${confusion[truth][label].toLocaleString("en")} pixels, ${share === null ? "–" : `${(100 * share).toFixed(2)} %`}`)),
+      hovertemplate: "%{text}<extra></extra>" }],
+    { xaxis: { ...axis, title: { text: "predicted" }, side: "top" }, yaxis: { ...axis, title: { text: "truth" }, autorange: "reversed" },
+      height: 130 + Math.max(180, 38 * classes.length), margin: { l: 110, t: 80, r: 10, b: 10 },
+      annotations: classes.length > 15 ? [] : shares.flatMap((row, truth) => row.map((share, label) => ({ x: label, y: truth, showarrow: false, text: share === null ? "–" : share >= 0.9995 ? "100" : (100 * share).toFixed(share < 0.1 ? 1 : 0),
+        font: { size: 12, color: share > 0.55 ? colourOf("--card") : colourOf("--ink") } }))) }];
+  }));
+
+  function draw(id) {
+    const [traces, layout] = drawn.get(id)();
+    const [ink, grid] = [colourOf("--quiet"), colourOf("--line")];
+    const axis = (own) => ({ gridcolor: grid, zeroline: false, linecolor: grid, automargin: true, fixedrange: false, ...own, title: { standoff: 8, font: { size: 12 }, ...(own ?? {}).title } });
+    return Plotly.react(id, traces, {
+      margin: { l: 48, r: 12, t: 10, b: 42 }, showlegend: false, hovermode: "closest", paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", legend: { orientation: "h", y: 1.12, font: { size: 11 } },
+      font: { family: "system-ui, sans-serif", size: 12, color: ink }, hoverlabel: { bgcolor: colourOf("--card"), bordercolor: grid, font: { color: colourOf("--ink"), size: 12 } }, ...layout,
+      xaxis: axis(layout.xaxis), yaxis: axis(layout.yaxis),
+    }, { displayModeBar: false, responsive: true, doubleClick: "reset" });
+  }
+
+  const all = () => [...drawn.keys()].filter((id) => document.getElementById(id)).forEach(draw);
+
+  (async () => {
+    const script = document.createElement("script");
+    script.textContent = await (await inflated(document.getElementById("plotly").textContent)).text();
+    document.head.append(script);
+    chips(document.getElementById("curve-classes"), report.classes.map(({ name }) => name), report.classes.map(({ colour }) => colour), classesOn, all);
+    if (several) chips(document.getElementById("curve-checkpoints"), report.checkpoints.map(({ name }) => name), null, checkpointsOn, all);
+    all();
+    document.addEventListener("theme", all);
+    for (const [when, theme] of [["beforeprint", "light"], ["afterprint", document.documentElement.dataset.theme]]) {
+      addEventListener(when, () => {
+        if (theme === undefined) delete document.documentElement.dataset.theme; else document.documentElement.dataset.theme = theme;
+        all();
+        document.querySelectorAll(".js-plotly-plot").forEach((plot) => Plotly.Plots.resize(plot));
+      });
+    }
+  })();
+}
