@@ -10,15 +10,17 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from segfocal.config.task import Mode
-from segfocal.metrics import figures
-from segfocal.metrics.scores import SCORE_BINS, one_vs_rest_logits, score_bins
+from segfocal.decision import Decision
+from segfocal.metrics.scores import SCORE_BINS, highest, one_vs_rest_logits, score_bins
+from segfocal.metrics.summary import Figures, figures_of, figures_of_confusion
 
 _LEAST_AND_MOST_CLASSES = {"binary": (1, 1), "multiclass": (2, math.inf), "multilabel": (1, math.inf)}
+_BAND = {"cpu": 2**17, "accelerator": 2**25}  # logits at a time: what fits in a cache, what keeps many cores busy
 _TARGET_SHAPE = {"binary": "(N, H, W) or (N, 1, H, W)", "multiclass": "(N, H, W)", "multilabel": "(N, C, H, W)"}
 
 
 class SegmentationMetrics(Metric):
-    """IoU, Dice, precision, recall, AUROC and AP of a whole data set, from one confusion matrix and one score histogram a class.
+    """IoU, Dice, AUROC, AP, calibration and more of a whole data set, from one confusion matrix and one score histogram a class.
 
     Memory does not grow with the data. The counts of batches and of ranks are added up, so that the figures are those of the split, never
     a mean of batch values, and depend neither on the order of the images nor on how they are batched or distributed.
@@ -31,7 +33,7 @@ class SegmentationMetrics(Metric):
 
     - IoU and Dice of a class absent from prediction and truth; `absent_classes` counts these;
     - precision of a class that is never predicted;
-    - recall and AP of a class without a positive pixel, and AUROC of one without a positive or without a negative pixel.
+    - recall, AP and best IoU of a class without a positive pixel, and AUROC of one without a positive or without a negative pixel.
 
     The means (`*_macro`) leave out what is None, and are None when all is. Without a valid pixel every figure is None and every class
     is counted as absent.
@@ -40,16 +42,17 @@ class SegmentationMetrics(Metric):
         mode: `binary` one class against the rest, `multiclass` one class a pixel, `multilabel` any number of classes a pixel.
         classes: names in the order of the channels; binary the foreground class alone.
         ignore_index: the target value of pixels that count nowhere; None when every pixel counts.
-        threshold: in (0, 1); binary and multilabel predict a class where sigmoid(logit) > threshold. Multiclass predicts the highest
-            score, the first of equals.
+        decision: by which is counted a second time, where it is not the plain one. The plain one, for binary and multilabel, is
+            sigmoid(logit) > 0.5, for multiclass the highest score, the first of equals.
         **kwargs: torchmetrics' own, such as `process_group`.
 
     Attributes:
-        confusion: int64 counts, rows the truth, columns the prediction: (C, C) for multiclass, else (C, 2, 2).
+        confusion: int64 counts by the plain decision, rows the truth, columns the prediction: (C, C) for multiclass, else (C, 2, 2).
         histogram: int64 counts (C, 2, SCORE_BINS) of the class's logit against the rest, over negative (0) and positive (1) pixels.
+        tuned_confusion: as `confusion`, by `decision`; only where that is not plain.
 
     Raises:
-        ValueError: for class names that do not fit the mode, and a threshold out of range.
+        ValueError: for class names that do not fit the mode, and a decision of another mode or of other classes.
 
     Example:
         >>> metrics = SegmentationMetrics("binary", ["crack"])
@@ -63,26 +66,31 @@ class SegmentationMetrics(Metric):
 
     confusion: Tensor
     histogram: Tensor
+    tuned_confusion: Tensor
     nan_scores: Tensor
     foreign_ids: Tensor
 
-    def __init__(self, mode: Mode, classes: list[str], ignore_index: int | None = 255, threshold: float = 0.5, **kwargs: Any) -> None:
+    def __init__(
+        self, mode: Mode, classes: list[str], ignore_index: int | None = 255, decision: Decision | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         if mode not in _LEAST_AND_MOST_CLASSES:
             raise ValueError(f"mode={mode!r}: choose one of {', '.join(_LEAST_AND_MOST_CLASSES)}")
         least, most = _LEAST_AND_MOST_CLASSES[mode]
         if not least <= len(classes) <= most or len(set(classes)) != len(classes):
             raise ValueError(f"classes={classes}: {mode} takes {least}{'' if most == least else ' or more'}, all different")
-        if not 0 < threshold < 1:
-            raise ValueError(f"threshold={threshold}: a probability between 0 and 1, both excluded")
+        if decision and (decision.mode != mode or {len(decision.thresholds), len(decision.offsets)} - {0, len(classes)}):
+            raise ValueError(f"decision is for {decision.mode}, or other classes than the {len(classes)} of this {mode}: {decision}")
         self.mode = mode
         self.classes = list(classes)
         self.ignore_index = ignore_index
-        self.threshold = threshold
+        self.decision = decision or Decision(mode)
+        self.tuned = not self.decision.plain
 
         count = len(classes)
         self.num_ids = count if mode == "multiclass" else 2
-        self._count_up("confusion", (count, count) if mode == "multiclass" else (count, 2, 2))
+        for state in ("confusion", *(("tuned_confusion",) if self.tuned else ())):
+            self._count_up(state, (count, count) if mode == "multiclass" else (count, 2, 2))
         self._count_up("histogram", (count, 2, SCORE_BINS))
         self._count_up("nan_scores", ())
         self._count_up("foreign_ids", ())
@@ -108,9 +116,9 @@ class SegmentationMetrics(Metric):
             ValueError: for shapes that do not fit, and for a target of a float type.
         """
         target = self._with_channels(target, logits)
-        # Image by image: temporaries stay small, and no score can round differently in the company of other images.
+        # Image by image: no score can round differently in the company of other images.
         for logits_CHW, ids_CHW in zip(logits, target, strict=True):
-            self._count_image(logits_CHW.float(), ids_CHW.to(torch.int32))
+            self._count_image(logits_CHW, ids_CHW)
 
     def _with_channels(self, target: Tensor, logits: Tensor) -> Tensor:
         """The target with its channel dimension, 1 or C wide, once its shape and type are found to fit the logits."""
@@ -130,38 +138,59 @@ class SegmentationMetrics(Metric):
         return target.unsqueeze(1) if target.ndim == 3 else target
 
     def _count_image(self, logits_CHW: Tensor, ids_CHW: Tensor) -> None:
-        known_CHW = (ids_CHW >= 0) & (ids_CHW < self.num_ids)
-        counted_CHW = torch.ones_like(known_CHW) if self.ignore_index is None else ids_CHW != self.ignore_index
-        self.foreign_ids = self.foreign_ids + (counted_CHW & ~known_CHW).sum()
-        self.nan_scores = self.nan_scores + (counted_CHW & logits_CHW.isnan()).sum()
-        valid_CHW = counted_CHW & known_CHW
-        logits_CHW = logits_CHW.nan_to_num()
+        """Band by band: what is computed on the way stays in the processor's cache, and small for the largest image."""
+        count, _, width = logits_CHW.shape
+        rows = max(1, _BAND["cpu" if logits_CHW.device.type == "cpu" else "accelerator"] // (count * width))
+        # A cell past the end of each takes what is not valid: to select by a mask would make the host wait for the device.
+        new = {
+            state: torch.zeros(getattr(self, state).numel() + 1, dtype=torch.int32, device=logits_CHW.device)
+            for state in ("confusion", "histogram", *(("tuned_confusion",) if self.tuned else ()))
+        }
+        for logits, ids in zip(torch.split(logits_CHW, rows, dim=1), torch.split(ids_CHW, rows, dim=1), strict=True):
+            self._count_band(logits.flatten(1).float(), ids.flatten(1).long(), new)
+        for state, counts in new.items():
+            setattr(self, state, getattr(self, state) + counts[:-1].view(getattr(self, state).shape))
 
-        class_C11 = torch.arange(len(self.classes), dtype=torch.int32, device=logits_CHW.device)[:, None, None]
+    def _count_band(self, logits_CP: Tensor, ids_CP: Tensor, new: dict[str, Tensor]) -> None:
+        known_CP = (ids_CP >= 0) & (ids_CP < self.num_ids)
+        counted_CP = torch.ones_like(known_CP) if self.ignore_index is None else ids_CP != self.ignore_index
+        self.foreign_ids = self.foreign_ids + (counted_CP & ~known_CP).sum()
+        # The highest score of a pixel is NaN where one of them is.
+        scored_CP = logits_CP.amax(dim=0, keepdim=True) if self.mode == "multiclass" else logits_CP
+        self.nan_scores = self.nan_scores + (counted_CP & scored_CP.isnan()).sum()
+        valid_CP = counted_CP & known_CP
+        ids_CP, logits_CP = torch.where(valid_CP, ids_CP, 0), logits_CP.nan_to_num()
+
+        count = len(self.classes)
+        row_C1 = torch.arange(count, dtype=torch.int32, device=logits_CP.device)[:, None] * 2
         if self.mode == "multiclass":
-            truth_CHW = ids_CHW == class_C11
-            predicted_1HW = logits_CHW.max(dim=0, keepdim=True).indices  # on CPU four times as fast as argmax
-            cells = ids_CHW * len(self.classes) + predicted_1HW
-            scores_CHW = one_vs_rest_logits(logits_CHW)
+            winner_1P = highest(logits_CP)
+            _tally(new["confusion"], ids_CP * count + winner_1P, valid_CP)
+            bins_CP = score_bins(one_vs_rest_logits(logits_CP, winner_1P)).add_(row_C1 * SCORE_BINS)
+            bins_CP.scatter_(0, ids_CP, bins_CP.gather(0, ids_CP) + SCORE_BINS)
         else:
-            truth_CHW = ids_CHW == 1
+            ids_CP = ids_CP.int()
             # Not the logit against the threshold's logit: that rounds otherwise, and the torchmetrics convention is the probability.
-            predicted_CHW = logits_CHW.sigmoid() > self.threshold
-            cells = (2 * class_C11 + truth_CHW) * 2 + predicted_CHW
-            scores_CHW = logits_CHW
-        bins = (2 * class_C11 + truth_CHW) * SCORE_BINS + score_bins(scores_CHW)
-        self.confusion = self.confusion + _tally(cells, valid_CHW, self.confusion.shape)
-        self.histogram = self.histogram + _tally(bins, valid_CHW, self.histogram.shape)
+            _tally(new["confusion"], (row_C1 + ids_CP) * 2 + (logits_CP.sigmoid() > 0.5), valid_CP)
+            bins_CP = score_bins(logits_CP).add_((row_C1 + ids_CP) * SCORE_BINS)
+        _tally(new["histogram"], bins_CP, valid_CP)
+        if self.tuned:
+            chosen_CP = self.decision.labels(logits_CP[None, :, None])[0].view(-1, logits_CP.shape[1]).int()
+            cells_CP = ids_CP * count + chosen_CP if self.mode == "multiclass" else (row_C1 + ids_CP) * 2 + chosen_CP
+            _tally(new["tuned_confusion"], cells_CP, valid_CP)
 
-    def compute(self) -> dict[str, float | None]:
+    def compute(self) -> Figures:
         """Every figure of what has been counted, over all ranks.
 
         Returns:
-            For each class `iou/<class>`, `dice/<class>`, `precision/<class>`, `recall/<class>`, `auroc/<class>`, `ap/<class>` and
-            `pixel_share/<class>`, its share of the valid pixels. Then the means over classes `iou_macro`, `dice_macro`,
-            `precision_macro`, `recall_macro`, `auroc_macro`, `ap_macro`; `iou_micro`, the IoU of all classes' pixels taken together,
-            which frequent classes dominate; `accuracy`, the share of right decisions, one a pixel (multilabel: one a pixel and class);
-            `absent_classes`, a count. All others lie in [0, 1]; None is what is not defined.
+            For each class `iou/<class>`, `dice/<class>`, `precision/<class>`, `recall/<class>`, `accuracy/<class>`, `auroc/<class>`,
+            `ap/<class>`, `ece/<class>`, `brier/<class>` and `pixel_share/<class>`, its share of the valid pixels; for binary and multilabel
+            also `best_iou/<class>` and `best_threshold/<class>`, the largest IoU that any threshold gives on these very pixels, and that
+            threshold. Then the means over classes `iou_macro` and so on, of all but accuracy, share and threshold; `iou_micro` and
+            `dice_micro`, of all classes' pixels taken together, which frequent classes dominate; `iou_weighted`, the mean weighted by
+            the pixels of the classes; `accuracy`, the share of right decisions, one a pixel (multilabel: one a pixel and class);
+            `absent_classes`, how many have no IoU. Where `decision` is not plain, `tuned/iou/<class>` and so on are IoU, Dice,
+            precision, recall and accuracy by it.
 
         Raises:
             ValueError: when a score that counts was NaN, or an id was neither a class nor `ignore_index`.
@@ -170,35 +199,13 @@ class SegmentationMetrics(Metric):
             raise ValueError(f"{nans} scores were NaN: the model or its input holds NaN, so that no figure can be trusted")
         if foreign := int(self.foreign_ids):
             raise ValueError(f"{foreign} target ids were neither 0 .. {self.num_ids - 1} nor ignore_index={self.ignore_index}")
-        confusion, histogram = self.confusion.cpu(), self.histogram.cpu()
-        averaged = {
-            "iou": figures.iou(confusion),
-            "dice": figures.dice(confusion),
-            "precision": figures.precision(confusion),
-            "recall": figures.recall(confusion),
-            "auroc": figures.auroc(histogram),
-            "ap": figures.average_precision(histogram),
-        }
-        per_class = averaged | {"pixel_share": figures.pixel_share(confusion)}
-        overall = {f"{name}_macro": figure.nanmean() for name, figure in averaged.items()} | {
-            "iou_micro": figures.iou_micro(confusion),
-            "accuracy": figures.pixel_accuracy(confusion),
-        }
-        values = {f"{name}/{label}": figure[i] for name, figure in per_class.items() for i, label in enumerate(self.classes)} | overall
-        report = {name: _defined(value) for name, value in values.items()}
-        report["absent_classes"] = int(averaged["iou"].isnan().sum())
-        return report
+        found = figures_of(self.confusion.cpu(), self.histogram.cpu(), self.classes, overlapping=self.mode != "multiclass")
+        if self.tuned:
+            found |= {f"tuned/{name}": value for name, value in figures_of_confusion(self.tuned_confusion.cpu(), self.classes).items()}
+        return found
 
 
-def _tally(cells: Tensor, valid: Tensor, shape: torch.Size) -> Tensor:
-    """How often each cell's number occurs among the valid ones, as int64 counts of the shape."""
-    # What is not valid goes to a cell past the end. To select by a mask, or bincount, would make the host wait for the device.
-    total = shape.numel()
-    cells = torch.where(valid, cells, total).flatten()
-    counts = torch.zeros(total + 1, dtype=torch.int64, device=cells.device)
-    return counts.index_add_(0, cells, torch.ones_like(cells, dtype=torch.int64))[:total].view(shape)
-
-
-def _defined(value: Tensor) -> float | None:
-    number = float(value)
-    return None if math.isnan(number) else number
+def _tally(counts: Tensor, cells: Tensor, valid: Tensor) -> None:
+    """Add up how often each cell's number occurs among the valid ones; the others go to the last cell."""
+    cells = cells.int().masked_fill_(~valid, len(counts) - 1).flatten()
+    counts.index_add_(0, cells, torch.ones_like(cells))

@@ -84,6 +84,53 @@ def dice(confusion: Tensor) -> Tensor:
     return 2 * tp / (2 * tp + fp + fn)
 
 
+def dice_micro(confusion: Tensor) -> Tensor:
+    """Dice of all classes' pixels taken together: 2 sum TP / sum (2 TP + FP + FN); for (C, C) that is the accuracy.
+
+    Args:
+        confusion: int64 counts, (C, C) or (C, 2, 2).
+
+    Returns:
+        A scalar in [0, 1]; NaN when all classes are absent.
+    """
+    tp, fp, fn, _ = outcomes(confusion)
+    return 2 * tp.sum() / (2 * tp + fp + fn).sum()
+
+
+def f_beta(confusion: Tensor, beta: float) -> Tensor:
+    """Precision and recall in one, recall beta times as important: (1 + b^2) TP / ((1 + b^2) TP + b^2 FN + FP).
+
+    Args:
+        confusion: int64 counts, (C, C) or (C, 2, 2).
+        beta: 1 is Dice.
+
+    Returns:
+        (C,) in [0, 1]; NaN for a class that is absent from prediction and truth.
+
+    Reference:
+        van Rijsbergen, Information retrieval, 2nd edition (1979), chapter 7.
+    """
+    tp, fp, fn, _ = outcomes(confusion)
+    hits = (1 + beta**2) * tp
+    return hits / (hits + beta**2 * fn + fp)
+
+
+def iou_weighted(confusion: Tensor) -> Tensor:
+    """The mean IoU weighted by the pixels that truly are of the classes: sum (TP + FN) IoU / sum (TP + FN).
+
+    Args:
+        confusion: int64 counts, (C, C) or (C, 2, 2).
+
+    Returns:
+        A scalar in [0, 1]; NaN where no class has a pixel in the truth.
+
+    Reference:
+        Long, Shelhamer and Darrell, Fully convolutional networks for semantic segmentation, CVPR 2015.
+    """
+    tp, _, fn, _ = outcomes(confusion)
+    return ((tp + fn) * iou(confusion).nan_to_num()).sum() / (tp + fn).sum()
+
+
 def precision(confusion: Tensor) -> Tensor:
     """The share of the pixels predicted as the class that are it: TP / (TP + FP).
 
@@ -121,6 +168,21 @@ def pixel_share(confusion: Tensor) -> Tensor:
     """
     tp, fp, fn, tn = outcomes(confusion)
     return (tp + fn) / (tp + fp + fn + tn)
+
+
+def accuracy(confusion: Tensor) -> Tensor:
+    """The share of the pixels on which is rightly decided whether they are the class: (TP + TN) / all.
+
+    Of a rare class it is near 1 whatever the model does.
+
+    Args:
+        confusion: int64 counts, (C, C) or (C, 2, 2).
+
+    Returns:
+        (C,) in [0, 1]; NaN without a valid pixel.
+    """
+    tp, fp, fn, tn = outcomes(confusion)
+    return (tp + tn) / (tp + fp + fn + tn)
 
 
 def pixel_accuracy(confusion: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 import segfocal
 from segfocal.config.task import Mode
+from segfocal.decision import Decision
 from segfocal.metrics import SCORE_BINS, SegmentationMetrics, iou
 
 NAMES = {"binary": ["crack"], "multiclass": ["road", "crack", "patch"], "multilabel": ["rust", "crack"]}
@@ -73,12 +74,18 @@ def test_every_figure_of_a_small_case() -> None:
         "auroc": [(6 + 5 / 2) / 12, (4 + 5 / 2) / 10, 1],
         "ap": [(3 * 3 / 4 + 4 / 7) / 4, (1 / 2 + 2 / 7) / 2, 1],
         "pixel_share": [4 / 7, 2 / 7, 1 / 7],
+        "accuracy": [5 / 7, 5 / 7, 1],
+        # The wrong ones are as sure as the right ones: of seven pixels each class has two that say 1 for 0, or 0 for 1.
+        "ece": [2 / 7, 2 / 7, 0],
+        "brier": [2 / 7, 2 / 7, 0],
     }
     for name, values in expected.items():
-        assert [figures.pop(f"{name}/{label}") for label in NAMES["multiclass"]] == pytest.approx(values), name
-        if name != "pixel_share":
-            assert figures.pop(f"{name}_macro") == pytest.approx(sum(values) / 3), name
-    assert figures == pytest.approx({"iou_micro": 5 / 9, "accuracy": 5 / 7, "absent_classes": 0})
+        near = 1e-3 if name in ("ece", "brier") else 1e-12
+        assert [figures.pop(f"{name}/{label}") for label in NAMES["multiclass"]] == pytest.approx(values, abs=near), name
+        if name not in ("pixel_share", "accuracy"):
+            assert figures.pop(f"{name}_macro") == pytest.approx(sum(values) / 3, abs=near), name
+    overall = {"iou_micro": 5 / 9, "dice_micro": 5 / 7, "iou_weighted": (4 * 3 / 5 + 2 / 3 + 1) / 7, "accuracy": 5 / 7, "absent_classes": 0}
+    assert figures == pytest.approx(overall)
 
 
 def test_the_first_of_equal_scores_is_predicted() -> None:
@@ -219,10 +226,12 @@ def test_class_names_must_fit_the_mode(mode: Mode, classes: list[str]) -> None:
         SegmentationMetrics(mode, classes)
 
 
-@pytest.mark.parametrize("threshold", [0.0, 1.0, -1.0, float("nan")])
-def test_the_threshold_is_a_probability(threshold: float) -> None:
-    with pytest.raises(ValueError, match="threshold="):
-        SegmentationMetrics("binary", ["crack"], threshold=threshold)
+@pytest.mark.parametrize(
+    "decision", [Decision("multilabel"), Decision("binary", thresholds=[0.3, 0.3]), Decision("multiclass", offsets=[1.0, 0.0])]
+)
+def test_the_decision_is_for_these_classes(decision: Decision) -> None:
+    with pytest.raises(ValueError, match=f"decision is for {decision.mode}"):
+        SegmentationMetrics("binary", ["crack"], decision=decision)
 
 
 def test_an_unknown_mode_is_refused() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchmetrics.functional import classification as exact
 
 from segfocal.config.task import Mode
+from segfocal.decision import Decision
 from segfocal.metrics import SegmentationMetrics, auroc, average_precision, score_edges
 from segfocal.metrics.scores import score_bins
 
@@ -38,8 +39,8 @@ def rare_pixels(mode: Mode, scale: float, share: float = 0.005, offset: float = 
     return logits, torch.where(uniform(*target.shape) < 0.1, IGNORE, target)
 
 
-def measured(mode: Mode, logits: Tensor, target: Tensor, threshold: float = 0.5) -> SegmentationMetrics:
-    metrics = SegmentationMetrics(mode, NAMES[mode], IGNORE, threshold)
+def measured(mode: Mode, logits: Tensor, target: Tensor, decision: Decision | None = None) -> SegmentationMetrics:
+    metrics = SegmentationMetrics(mode, NAMES[mode], IGNORE, decision)
     metrics.update(logits, target)
     return metrics
 
@@ -98,7 +99,8 @@ def test_thresholding_agrees_with_torchmetrics_to_the_last_bit(threshold: float)
 
     expected = exact.binary_confusion_matrix(logits, target, threshold)
     assert 1 < expected[1, 0] < 122, "the neighbours lie on both sides"
-    assert torch.equal(measured("binary", logits, target, threshold).confusion[0], expected)
+    metrics = measured("binary", logits, target, Decision("binary", thresholds=[threshold]))
+    assert torch.equal(metrics.confusion[0] if threshold == 0.5 else metrics.tuned_confusion[0], expected)
 
 
 @pytest.mark.parametrize("offset", [-2.0, 0.0])
