@@ -12,6 +12,9 @@ _KNEE = 8.0
 """The logit up to which bins are about evenly wide; beyond, their width grows with the square of the logit."""
 
 
+_FAR = 1e6
+"""Scores beyond are in the first or last bin, as this one is."""
+
 _NEGLIGIBLE = -80.0
 """Beside the highest logit, one so much lower changes no float32 sum; and exp is slow where it underflows."""
 
@@ -22,7 +25,7 @@ def highest(logits: Tensor) -> Tensor:
     count = len(logits)
     small = torch.uint8 if count < 256 else torch.int32
     from_the_end = torch.arange(count, 0, -1, dtype=small, device=logits.device).view(-1, *[1] * (logits.ndim - 1))
-    best = (logits == logits.amax(dim=0, keepdim=True)).to(small) * from_the_end
+    best = from_the_end * (logits == logits.amax(dim=0, keepdim=True))
     return count - best.amax(dim=0, keepdim=True).long()
 
 
@@ -48,7 +51,7 @@ def one_vs_rest_logits(logits: Tensor, winner: Tensor | None = None) -> Tensor:
     losers = mass.sum(dim=0, keepdim=True) - 1
     # The others of a loser include the winner, whose mass relative to itself is 1: nothing cancels.
     behind = (second - top).clamp_(min=_NEGLIGIBLE).exp_()
-    others = mass.neg_().add_(losers).mul_(behind).add_(1).log_()
+    others = torch.addcmul(losers * behind + 1, mass, behind, value=-1).log_()
     return (logits - top).sub_(others).scatter_(0, winner, top - second - losers.log_())
 
 
@@ -67,9 +70,9 @@ def score_bins(scores: Tensor) -> Tensor:
     Returns:
         int32 numbers in [0, SCORE_BINS), of the same shape; they never decrease with the score.
     """
-    finite = scores.clamp(-1e30, 1e30)
-    squashed = finite.div_(finite.abs().add_(_KNEE))
-    return squashed.add_(1).mul_(SCORE_BINS / 2).to(torch.int32).clamp_(max=SCORE_BINS - 1)
+    within = scores.clamp(-_FAR, _FAR)
+    half = within.new_tensor(SCORE_BINS / 2)
+    return torch.addcdiv(half, within, within.abs().add_(_KNEE), value=SCORE_BINS / 2).to(torch.int32)
 
 
 def score_edges() -> Tensor:
