@@ -15,13 +15,12 @@ from torch import Tensor
 
 from segfocal.config.task import TaskConfig
 from segfocal.decision import Decision
+from segfocal.metrics.ranking import auroc, highest, highest_of_multiclass
 
 Counts = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Why = Literal["worst", "best", "random"]
 
-_SURE = 0.6
-"""A probability above which a class is the only winner of its pixel, and below which 1 - p does not cancel."""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 """What a spreadsheet may take for the beginning of a formula."""
 
@@ -79,28 +78,32 @@ class ImageTable:
         """
         # Image by image, as the metrics count them: no score can round differently in the company of other images.
         for name, logits_CHW, ids in zip(names, logits_NCHW, target, strict=True):
-            self._rows.append(self._row(name, logits_CHW.float().nan_to_num(), ids if ids.ndim == 3 else ids[None]))
+            self._rows.append(self._row(name, logits_CHW.float().contiguous().nan_to_num(), ids if ids.ndim == 3 else ids[None]))
 
     def _row(self, name: str, logits_CHW: Tensor, ids_CHW: Tensor) -> _Row:
         valid_CHW = (ids_CHW >= 0) & (ids_CHW < self.task.num_ids)
-        plain = self._outcomes(self._plain, logits_CHW, ids_CHW, valid_CHW)
-        tuned = plain if self.decision.plain else self._outcomes(self.decision, logits_CHW, ids_CHW, valid_CHW)
-        score = _highest_of_multiclass(logits_CHW, valid_CHW) if self.task.name == "multiclass" else _highest(logits_CHW, valid_CHW)
-        known = valid_CHW.flatten(1).any(1).cpu().numpy()
-        scores = np.where(known, score.cpu().numpy().astype(np.float64), np.nan)
+        predicted = self._plain.labels(logits_CHW[None])[0]
+        plain = tuned = self._outcomes(predicted, ids_CHW, valid_CHW)
+        if not self.decision.plain:
+            tuned = self._outcomes(self.decision.labels(logits_CHW[None])[0], ids_CHW, valid_CHW)
+        if self.task.name == "multiclass":
+            score = highest_of_multiclass(logits_CHW, predicted, valid_CHW[0])
+        else:
+            score = highest(logits_CHW, valid_CHW)
+        known = valid_CHW.flatten(1).any(1)
+        scores = torch.where(known, score, torch.nan).cpu().numpy().astype(np.float64)
         return _Row(name, plain, tuned, int(valid_CHW.any(0).sum()), scores)
 
-    def _outcomes(self, decision: Decision, logits_CHW: Tensor, ids_CHW: Tensor, valid_CHW: Tensor) -> Counts:
+    def _outcomes(self, predicted: Tensor, ids_CHW: Tensor, valid_CHW: Tensor) -> Counts:
         """TP, FP and FN of each class, (C, 3)."""
-        predicted = decision.labels(logits_CHW[None])[0]
         if self.task.name == "multiclass":
             count = self.task.num_classes
-            cells = (ids_CHW[0].long() * count + predicted)[valid_CHW[0]]
-            confusion = torch.bincount(cells, minlength=count * count).view(count, count)
+            cells = torch.where(valid_CHW[0], ids_CHW[0].long() * count + predicted, count * count)  # what is not valid behind all others
+            confusion = torch.bincount(cells.flatten(), minlength=count * count + 1)[:-1].view(count, count)
             hit, all_predicted, all_true = confusion.diagonal(), confusion.sum(0), confusion.sum(1)
         else:
             found, true = (predicted == 1) & valid_CHW, (ids_CHW == 1) & valid_CHW
-            hit, all_predicted, all_true = ((each).sum((1, 2)) for each in (found & true, found, true))
+            hit, all_predicted, all_true = (each.sum((1, 2)) for each in (found & true, found, true))
         counts: Counts = torch.stack([hit, all_predicted - hit, all_true - hit], dim=1).cpu().numpy()
         return counts
 
@@ -160,7 +163,7 @@ class ImageTable:
         Exact, by ranks. Images without a pixel that counts are left out; None where all of the others hold the class, or none does.
         """
         scores, holds = self.score, (self.plain[:, :, 0] + self.plain[:, :, 2]) > 0
-        return [_auroc(scores[:, c], holds[:, c]) for c in range(self.task.num_classes)]
+        return [auroc(scores[:, c], holds[:, c]) for c in range(self.task.num_classes)]
 
     def choose(self, count: int, seed: int = 0) -> list[tuple[int, Why]]:
         """Images to look at: a third the worst by mean IoU, a third the best, a third drawn from the rest; none of them twice.
@@ -220,21 +223,6 @@ class ImageTable:
         return columns
 
 
-def _highest(scores_CHW: Tensor, valid_CHW: Tensor) -> Tensor:
-    return scores_CHW.masked_fill(~valid_CHW, -torch.inf).flatten(1).max(1).values
-
-
-def _highest_of_multiclass(logits_CHW: Tensor, valid_1HW: Tensor) -> Tensor:
-    """The highest of `scores.one_vs_rest_logits`, without computing those of losers: they only matter where they are not small."""
-    log_p = _highest(logits_CHW - logits_CHW.logsumexp(0, keepdim=True), valid_1HW)
-    top_1HW, winner_1HW = logits_CHW.max(0, keepdim=True)
-    rest_1HW = logits_CHW.scatter(0, winner_1HW, -torch.inf).logsumexp(0, keepdim=True)
-    margin = (top_1HW - rest_1HW).masked_fill(~valid_1HW, -torch.inf).flatten()
-    won = torch.full_like(log_p, -torch.inf).scatter_reduce(0, winner_1HW.flatten(), margin, "amax")
-    sure = log_p.exp() > _SURE
-    return torch.where(sure, won, log_p - torch.log1p(-log_p.exp().clamp(max=_SURE)))
-
-
 def _ratio(part: Counts, whole: Counts) -> Floats:
     ratio: Floats = np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
     return ratio
@@ -245,17 +233,6 @@ def _mean(per_class_NC: Floats) -> Floats:
     total = np.where(there, per_class_NC, 0).sum(1)
     mean: Floats = np.divide(total, there.sum(1), out=np.full(len(total), np.nan), where=there.any(1))
     return mean
-
-
-def _auroc(scores: Floats, holds: NDArray[np.bool_]) -> float | None:
-    known = ~np.isnan(scores)
-    scores, holds = scores[known], holds[known]
-    positives, negatives = int(holds.sum()), int((~holds).sum())
-    if not positives or not negatives:
-        return None
-    _, place, sizes = np.unique(scores, return_inverse=True, return_counts=True)
-    rank = (sizes.cumsum() - (sizes - 1) / 2)[place]
-    return float((rank[holds].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
 def _harmless(cell: str) -> str:
