@@ -209,7 +209,7 @@ class ImageTable:
                 columns.append(["" if value != value else value for value in column.tolist()])
         part = path.with_name(f"{path.name}.part")
         with part.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:  # names of files need not be UTF-8
-            writer = csv.writer(file, lineterminator="\n")
+            writer = csv.writer(file)  # ends lines as RFC 4180 has it: with "\n" alone, a "\r" in a name would not be quoted
             writer.writerow(header)
             writer.writerows(zip(*columns, strict=True))
         os.replace(part, path)
