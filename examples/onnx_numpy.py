@@ -1,0 +1,25 @@
+"""Segment a picture with an exported model, numpy and onnxruntime: python onnx_numpy.py model.onnx photo.png mask.png"""
+
+import json
+import sys
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+model, photo, mask = sys.argv[1:]
+session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+about = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
+image = np.asarray(Image.open(photo).convert("L" if about["channels"] == 1 else "RGB"), np.float32)
+height, width = image.shape[:2]
+image = (image.reshape(height, width, -1) / 255 - about["mean"]) / about["std"]
+image = np.pad(image, ((0, -height % about["multiple"]), (0, -width % about["multiple"]), (0, 0)))
+if about["input"] == "pixels":  # the model normalises by itself: back to 0..255
+    image = (image * about["std"] + about["mean"]) * 255
+logits, probabilities = session.run(["logits", "probabilities"], {"image": image.transpose(2, 0, 1)[None].astype(np.float32)})
+if about["task"] == "multiclass":
+    planes = [(logits[0] + np.float32(about["offsets"])[:, None, None]).argmax(0)]
+else:
+    planes = list(probabilities[0] > np.float32(about["thresholds"])[:, None, None])
+strip = np.concatenate([plane[:height, :width] for plane in planes], axis=1)  # multilabel: a mask a class, side by side
+Image.fromarray(strip.astype(np.uint8)).save(mask)

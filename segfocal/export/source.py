@@ -1,0 +1,113 @@
+"""From a checkpoint to what is exported: a model in evaluation mode, and everything that one has to know to use it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import segfocal
+from segfocal import checkpoint as checkpoints
+from segfocal import shared_weights
+from segfocal.config.export import STRIDE, ExportConfig
+from segfocal.config.parse import parse
+from segfocal.config.run import ModelConfig
+from segfocal.config.task import TaskConfig
+from segfocal.decision import Decision
+from segfocal.errors import UserError
+from segfocal.models import build_model
+
+
+@dataclass(frozen=True)
+class Source:
+    """
+    Args:
+        path: of the checkpoint.
+        content: of that file.
+        sha256: of that file.
+        task, architecture, decision: what it says.
+        model: with its weights, in evaluation mode, on the CPU.
+    """
+
+    path: Path
+    content: dict[str, Any]
+    sha256: str
+    task: TaskConfig
+    architecture: ModelConfig
+    decision: Decision
+    model: nn.Module
+
+    @property
+    def mean(self) -> list[float]:
+        return list(self.content["segfocal"]["mean"])
+
+    @property
+    def std(self) -> list[float]:
+        return list(self.content["segfocal"]["std"])
+
+    @property
+    def name(self) -> str:
+        return f"model={self.architecture.name} model.encoder={self.architecture.encoder}"
+
+
+def open_source(ckpt: str) -> Source:
+    """Read a checkpoint and rebuild its model.
+
+    Raises:
+        UserError: it cannot be read, does not fit together, or has weights that are no numbers.
+    """
+    path = checkpoints.locate(ckpt, "best")
+    content = checkpoints.read(path)
+    shared_weights.check(content["segfocal"], path)
+    stored = content["segfocal"]["config"]
+    task, architecture = parse(TaskConfig, stored["task"]), parse(ModelConfig, stored["model"])
+    if task.classes is None:
+        raise UserError(f"{path}: it does not say its classes")
+    model = build_model(architecture, task, pretrained=False)
+    checkpoints.load_weights(model, content, path)
+    for name, value in model.state_dict().items():
+        if not torch.isfinite(value).all():
+            raise UserError(f"{path}: {name} holds NaN or infinite weights: export an earlier checkpoint")
+    return Source(path, content, sha256_of(path), task, architecture, checkpoints.decision_of(content, task, path), model.eval())
+
+
+def sha256_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def description(source: Source, config: ExportConfig) -> dict[str, Any]:
+    """What a graph holds of its use; documented in docs/export.md."""
+    task, decision, told = source.task, source.decision, source.content["segfocal"]
+    count = task.num_classes
+    rule: dict[str, Any] = (
+        {"offsets": decision.offsets or [0.0] * count, "temperature": decision.temperature or [1.0]}
+        if task.name == "multiclass"
+        else {"thresholds": decision.thresholds or [0.5] * count, "temperature": decision.temperature or [1.0] * count}
+    )
+    return {
+        "task": task.name,
+        "classes": task.class_names,
+        **rule,
+        "ignore_index": task.ignore_index,
+        "label_map": told["config"]["data"].get("label_map"),
+        "channels": source.architecture.in_channels,
+        "input": "pixels" if config.normalise else "normalised",
+        "scale": 255,
+        "mean": source.mean,
+        "std": source.std,
+        "multiple": STRIDE,
+        "size": config.size,
+        "architecture": source.architecture.name,
+        "encoder": source.architecture.encoder,
+        "epoch": told["epoch"],
+        "segfocal": segfocal.__version__,
+        "checkpoint_sha256": source.sha256,
+    }
