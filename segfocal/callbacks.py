@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -18,6 +17,7 @@ from torch import Tensor
 from segfocal.config.run import TrainConfig
 from segfocal.config.task import TaskConfig
 from segfocal.data.dataset import Batch, SegmentationDataset
+from segfocal.decision import Decision
 from segfocal.report.overlay import Array, Picture, sheet
 
 log = logging.getLogger("segfocal")
@@ -96,10 +96,14 @@ class Overlays(Callback):
         task: what the masks mean.
         count: how many images, spread evenly over the split.
         directory: where the pictures are written.
+        decision: by which logits become labels; None: the plain one.
     """
 
-    def __init__(self, dataset: SegmentationDataset, task: TaskConfig, count: int, directory: Path) -> None:
+    def __init__(
+        self, dataset: SegmentationDataset, task: TaskConfig, count: int, directory: Path, decision: Decision | None = None
+    ) -> None:
         self.dataset, self.task, self.directory = dataset, task, directory
+        self.decision = decision or Decision(task.name)
         self.chosen = set(np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int).tolist())
         self.pictures: dict[int, Picture] = {}
 
@@ -122,9 +126,9 @@ class Overlays(Callback):
             if index in self.chosen:
                 image, truth = self.dataset.source.read(index)
                 height, width = image.shape[:2]
-                predicted = labels_of(logits[row : row + 1], self.task)[0, :height, :width]
+                predicted = labels_of(logits[row : row + 1], self.decision)[0, :height, :width]
                 flat = truth if truth.ndim == 3 or self.task.name == "multiclass" else truth[..., None]
-                self.pictures[index] = Picture(self.dataset.source.names[index], visible(image), flat, predicted.cpu().numpy())
+                self.pictures[index] = Picture(self.dataset.source.names[index], visible(image), flat, predicted)
 
     def _draw(self, name: str, trainer: Trainer) -> None:
         picture = sheet([self.pictures[index] for index in sorted(self.pictures)], self.task)
@@ -136,11 +140,11 @@ class Overlays(Callback):
                 logger.experiment.add_image("overlays", np.asarray(picture), trainer.global_step, dataformats="HWC")
 
 
-def labels_of(logits: Tensor, task: TaskConfig) -> Tensor:
-    """What the logits (N, C, H, W) decide: class ids (N, H, W), or 0/1 (N, H, W, C) where classes may overlap or there is one."""
-    if task.name == "multiclass":
-        return logits.argmax(dim=1).to(torch.uint8)
-    return (logits > 0).permute(0, 2, 3, 1).to(torch.uint8)
+def labels_of(logits: Tensor, decision: Decision) -> Array:
+    """What logits (N, C, H, W) are decided to be: class ids (N, H, W), or 0/1 (N, H, W, C) where classes may overlap or there is one."""
+    labels = decision.labels(logits)
+    found: Array = (labels if decision.mode == "multiclass" else labels.permute(0, 2, 3, 1)).cpu().numpy()
+    return found
 
 
 def visible(image: Array) -> Array:

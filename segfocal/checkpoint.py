@@ -24,7 +24,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 import segfocal
+from segfocal import shared_weights
 from segfocal.config.data import DataConfig
+from segfocal.config.task import TaskConfig
+from segfocal.decision import Decision
 from segfocal.errors import UserError
 
 FORMAT = 1
@@ -71,16 +74,12 @@ def locate(ckpt: str, which: str) -> Path:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A checkpoint as plain data on the CPU.
+    """A checkpoint as plain data on the CPU; of safetensors the weights and what they say of themselves.
 
     Raises:
         UserError: damaged, holding more than plain data, or not one of this program.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, KeyError, ...
-        first = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
-        raise UserError(f"{path}: cannot be read as a checkpoint: damaged, or it holds more than plain data ({first})") from None
+    content = shared_weights.read(path) if path.suffix == shared_weights.SUFFIX else _load(path)
     ours = content.get("segfocal") if isinstance(content, dict) else None
     if not isinstance(ours, dict) or any(key not in ours for key in KEYS) or "state_dict" not in content:
         raise UserError(f"{path}: not a checkpoint of this program")
@@ -90,6 +89,14 @@ def read(path: Path) -> dict[str, Any]:
             f"use the version that wrote it ({ours.get('versions')})"
         )
     return dict(content)
+
+
+def _load(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, KeyError, ...
+        first = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+        raise UserError(f"{path}: cannot be read as a checkpoint: damaged, or it holds more than plain data ({first})") from None
 
 
 def load_weights(model: nn.Module, checkpoint: dict[str, Any], path: Path) -> None:
@@ -106,8 +113,22 @@ def load_weights(model: nn.Module, checkpoint: dict[str, Any], path: Path) -> No
         raise UserError(f"{path}: its weights do not fit its configuration: {lines[0] if lines else error}") from None
 
 
+def decision_of(content: dict[str, Any], task: TaskConfig, path: Path) -> Decision:
+    """How the checkpoint's logits become classes; the plain rule where nothing was fitted.
+
+    Raises:
+        UserError: what it holds is not for its classes.
+    """
+    try:
+        return Decision.of(content["segfocal"].get("decision"), task)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path}: its thresholds cannot be used: {error}") from None
+
+
 def check_same_model(checkpoint: dict[str, Any], config: dict[str, Any], path: Path) -> None:
     """Going on needs the same task, model, optimiser and schedule; raises UserError with every key that differs."""
+    if "optimizer_states" not in checkpoint:
+        raise UserError(f"ckpt={path}: holds the weights alone: training goes on from checkpoints of a training")
     stored = checkpoint["segfocal"]["config"]
     differing = [
         f"{group}.{key}={config[group].get(key)} (the checkpoint: {stored[group].get(key)})"

@@ -30,6 +30,8 @@ def start(main: Callable[[], Any], schema: type, config_name: str) -> None:
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(help_text(config_name))
         return
+    if "--json" in sys.argv and "json" in schema.__annotations__:
+        sys.argv = [word for word in sys.argv if word != "--json"] + ["json=true"]
     problems = mistakes(schema, config_name, overrides_in(sys.argv[1:]))
     if problems:
         for line in problems:

@@ -27,6 +27,11 @@ class Device:
     workers: int
     reason: str
 
+    def autocast(self) -> torch.autocast:
+        """The precision, for what no Trainer runs."""
+        kind = "cpu" if self.accelerator == "cpu" else "cuda"
+        return torch.autocast(kind, torch.float16 if self.precision == "16-mixed" else torch.bfloat16, enabled=self.precision != "32-true")
+
     @property
     def pin_memory(self) -> bool:
         return self.accelerator != "cpu"

@@ -25,7 +25,7 @@ from segfocal.data.datamodule import SegmentationData
 from segfocal.data.faults import told
 from segfocal.data.stats import SplitStats
 from segfocal.devices import Device, resolve
-from segfocal.evaluation import evaluate_checkpoint
+from segfocal.evaluation import evaluate_trained
 from segfocal.losses import build_loss
 from segfocal.models import build_model, check_size, set_bias_prior
 from segfocal.module import SegmentationModule
@@ -94,7 +94,7 @@ def fit(config: TrainConfig, run_dir: Path) -> float:
         raise KeyboardInterrupt from None
     best = run_dir / "checkpoints" / "best.ckpt"
     split: Split = "test" if config.trainer.test and "test" in data.sources else "val"
-    evaluate_checkpoint(best, split, run_dir, device, data, config.callbacks.overlays)
+    evaluate_trained(best, split, config, device, data, run_dir)
     objective = best_value(trainer)
     log.info("%s %.4f at its best, %.1f minutes in all", config.objective, objective, (time.monotonic() - started) / 60)
     return objective
@@ -134,7 +134,7 @@ def build_module(config: TrainConfig, data: SegmentationData, train: SplitStats)
     if wanted if wanted is not None else getattr(config.loss, "wants_prior", False):
         set_bias_prior(model, train.prior, config.task)
     about = checkpoints.about(dataclasses.asdict(config), config.task.class_names, data.mean, data.std, data.drawn)
-    return SegmentationModule(model, config.task, build_loss(config.loss, config.task), config, about, config.profile.channels_last)
+    return SegmentationModule(model, config.task, build_loss(config.loss, config.task), config, about, config.profile.channels_last, config.inference)
 
 
 def build_trainer(config: TrainConfig, run_dir: Path, device: Device, data: SegmentationData) -> Trainer:

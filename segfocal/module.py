@@ -9,11 +9,16 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
+from segfocal.config.inference import InferenceConfig
 from segfocal.config.optim import SCHEDULERS
 from segfocal.config.run import TrainConfig
 from segfocal.config.task import TaskConfig
 from segfocal.data.dataset import Batch
+from segfocal.decision import Decision
+from segfocal.inference import Inference
 from segfocal.metrics import SegmentationMetrics
+from segfocal.metrics.fitting import fit
+from segfocal.metrics.offsets import PixelSample
 from segfocal.optim import build_optimizer
 
 Figures = dict[str, float | None]
@@ -27,6 +32,9 @@ class SegmentationModule(LightningModule):
         loss: logits and target -> a number; None where nothing is trained.
         config: of the run; None where nothing is trained.
         about: what a checkpoint holds besides the weights, plain data.
+        channels_last: memory format of the convolutions.
+        inference: how whole images are predicted outside of training; None: in one piece.
+        decision: by which test figures are counted, too; None: the plain one.
     """
 
     def __init__(
@@ -37,11 +45,17 @@ class SegmentationModule(LightningModule):
         config: TrainConfig | None = None,
         about: dict[str, Any] | None = None,
         channels_last: bool = True,
+        inference: InferenceConfig | None = None,
+        decision: Decision | None = None,
     ) -> None:
         super().__init__()
         self.model = model.to(memory_format=torch.channels_last) if channels_last else model
         self.loss, self.config, self.about = loss, config, about
-        self.metrics = SegmentationMetrics(task.name, task.class_names, task.ignore_index)
+        self.task, self.decision = task, decision or Decision(task.name)
+        self.infer = Inference(self.model, inference or InferenceConfig(tile=None))
+        self.metrics = SegmentationMetrics(task.name, task.class_names, task.ignore_index, decision=self.decision)
+        self.sample = PixelSample(task) if config and config.metrics.wants_sample(task.name) else None
+        self.fitted = Decision(task.name)  # at the last validation
         self.figures: Figures = {}
 
     def forward(self, image: Tensor) -> Tensor:
@@ -64,7 +78,7 @@ class SegmentationModule(LightningModule):
 
     def _step(self, batch: Batch, stage: str) -> Tensor:
         """The loss in training; elsewhere the logits, counted by the metrics."""
-        logits = self(batch.image)
+        logits = self(batch.image) if stage == "train" else self.infer(batch.image)
         if self.loss is not None:
             loss = self.loss(logits, batch.target)
             for name, value in {"loss": loss, **{f"loss_{term}": part for term, part in getattr(self.loss, "parts", {}).items()}}.items():
@@ -72,16 +86,23 @@ class SegmentationModule(LightningModule):
             if stage == "train":
                 return cast(Tensor, loss)
         self.metrics.update(logits, batch.target)
+        if self.sample is not None:
+            self.sample.update(logits, batch.target, batch.indices)
         return cast(Tensor, logits)
 
     def on_validation_epoch_start(self) -> None:
         self.metrics.reset()
+        if self.sample is not None:
+            self.sample.reset()
 
     def on_test_epoch_start(self) -> None:
         self.metrics.reset()
 
     def on_validation_epoch_end(self) -> None:
         self.figures = self.metrics.compute()
+        assert self.config is not None
+        with self.metrics.sync_context():
+            self.fitted = fit(self.task, self.config.metrics, self.metrics.histogram, self.sample)
         for name, value in self.figures.items():
             self.log(f"val/{name}", math.nan if value is None else value)
         self.log("iou_rarest", self._rarest(), prog_bar=True, logger=False)
@@ -107,4 +128,13 @@ class SegmentationModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["segfocal"] = {**(self.about or {}), "epoch": self.current_epoch, "metrics": self.figures}
+        checkpoint["segfocal"] = {
+            **(self.about or {}),
+            "epoch": self.current_epoch,
+            "metrics": self.figures,
+            "decision": self.fitted.as_dict(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        ours = checkpoint["segfocal"]
+        self.fitted, self.figures = Decision.of(ours.get("decision"), self.task), ours["metrics"]

@@ -11,6 +11,7 @@ import torch
 
 from segfocal.callbacks import labels_of, visible
 from segfocal.config.task import TaskConfig
+from segfocal.decision import Decision
 from segfocal.report.overlay import FALSE, FOUND, MISSED, Picture, palette, sheet
 from segfocal.report.table import print_table, write_json
 
@@ -68,8 +69,8 @@ def test_colours_are_all_different() -> None:
 
 def test_labels_follow_the_logits() -> None:
     logits = torch.tensor([[-1.0, 2.0], [3.0, 0.5]]).reshape(1, 2, 2, 1)
-    assert labels_of(logits, TaskConfig(name="multiclass", classes=["a", "b"]))[0, :, 0].tolist() == [1, 0]
-    assert labels_of(logits, TaskConfig(name="multilabel", classes=["a", "b"]))[0, :, 0].tolist() == [[0, 1], [1, 1]]
+    assert labels_of(logits, Decision("multiclass"))[0, :, 0].tolist() == [1, 0]
+    assert labels_of(logits, Decision("multilabel"))[0, :, 0].tolist() == [[0, 1], [1, 1]]
 
 
 @pytest.mark.parametrize(("channels", "dtype"), [(1, np.uint8), (3, np.uint8), (1, np.float32), (6, np.float32)])

@@ -128,9 +128,11 @@ def test_a_run_directory_holds_what_is_promised(finished: Path) -> None:
     assert {path.name for path in finished.iterdir()} == {
         "checkpoints",
         "config.yaml",
+        "images.csv",
         "metrics.csv",
         "metrics.json",
         "overlays",
+        "report.html",
         "splits.json",
         "tensorboard",
     }
@@ -142,7 +144,8 @@ def test_a_run_directory_holds_what_is_promised(finished: Path) -> None:
     board.Reload()
     assert board.Tags()["images"] == ["overlays"]
     assert {"train/loss", "val/iou_macro", "val/iou/pore", "val/auroc/pore"} <= set(board.Tags()["scalars"])
-    assert all(value is None or isinstance(value, int | float) for key, value in figures(finished).items() if key != "split")
+    found = {key: value for key, value in figures(finished).items() if key not in ("split", "decision", "intervals")}
+    assert all(value is None or isinstance(value, int | float) for value in found.values())
     steps = [float(row["train/loss"]) for row in curve(finished) if row["train/loss"]]
     assert len(steps) == 2
     assert all(math.isfinite(value) for value in steps)

@@ -14,7 +14,7 @@ from segfocal.config.data import DATA, CheckpointDataConfig, DataConfig
 from segfocal.config.encoders import ARCHITECTURES, check_encoder
 from segfocal.config.inference import InferenceConfig
 from segfocal.config.loss import LossConfig, check_loss
-from segfocal.config.metrics import MetricsConfig
+from segfocal.config.metrics import MetricsConfig, objective_problems
 from segfocal.config.optim import OPTIMIZERS, SCHEDULERS, OptimizerConfig, SchedulerConfig
 from segfocal.config.sampling import SAMPLING, SamplingConfig
 from segfocal.config.task import TaskConfig
@@ -131,6 +131,7 @@ class TrainConfig:
         out: where run directories are made.
         ckpt: a checkpoint or run directory to go on from; null starts afresh.
         objective: the validation figure that chooses the best checkpoint, stops early, and is what sweeps compare.
+        report: end with report.html, a page on the training and on the evaluation of its best checkpoint.
         plugins: Python modules that register losses of your own.
     """
 
@@ -151,7 +152,8 @@ class TrainConfig:
     seed: Index = 0
     out: str = "runs"
     ckpt: str | None = None
-    objective: Literal["val/iou_macro", "val/dice_macro", "val/ap_macro", "val/auroc_macro", "val/loss"] = "val/iou_macro"
+    objective: str = "val/iou_macro"
+    report: Flag = True
     plugins: list[str] = Field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -167,6 +169,8 @@ class TrainConfig:
             problems.append(
                 f"augment.rotate90={self.augment.rotate90:g}: quarter turns want a square data.crop, not {shown}: augment.rotate90=0"
             )
+        if self.task.classes is not None:
+            problems += objective_problems(self.objective, self.task.name, self.task.classes)
         problems += self.data.problems(self.task) + check_loss(self.loss, self.task) + unwritable(self.out)
         if problems:
             raise ValueError("\n".join(problems))
@@ -181,22 +185,39 @@ class TrainConfig:
 class EvaluateConfig:
     """
     Args:
-        ckpt: a checkpoint file or a run directory (its best).
+        ckpt: a checkpoint file or a run directory (its best), or a list of them, which are compared with the first.
         split: the split to evaluate.
         data: other data than the checkpoint was trained on.
         overlays: draw so many images.
+        boundary: also measure how well contours are met: boundary IoU and boundary F.
+        bootstrap: how many times the images are drawn anew for the intervals; 0 gives none.
+        report: write report.html.
+        gallery: so many images in the report: worst, best, and by chance.
+        json: print the figures as JSON, and nothing else, on standard output; what `--json` sets.
     """
 
     data: Annotated[DataConfig | CheckpointDataConfig, DATA.field]
     inference: InferenceConfig
     profile: ProfileConfig
-    ckpt: str | None = None
+    ckpt: str | list[str] | None = None
     split: Split = "test"
     out: str = "runs"
     overlays: Index = 6
+    boundary: Flag = False
+    bootstrap: Index = 1000
+    report: Flag = True
+    gallery: Index = 24
+    json: Flag = False
 
     def __post_init__(self) -> None:
-        if self.ckpt is None:
+        if not self.ckpt:
             raise ValueError("ckpt is not said: which checkpoint to evaluate, as in ckpt=runs/<run> or ckpt=best.ckpt")
+        if len(set(self.ckpts)) != len(self.ckpts):
+            raise ValueError(f"ckpt={self.ckpt}: the same checkpoint twice")
         if problems := unwritable(self.out):
             raise ValueError(problems[0])
+
+    @property
+    def ckpts(self) -> list[str]:
+        """The checkpoints, one or more."""
+        return [self.ckpt] if isinstance(self.ckpt, str) else list(self.ckpt or [])

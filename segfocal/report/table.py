@@ -1,13 +1,19 @@
-"""The figures as a table on the console and as metrics.json."""
+"""The figures as tables on the console, and files that are never half there."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from segfocal.metrics.bootstrap import Difference
+    from segfocal.report.evaluated import Evaluated
 
 COLUMNS = {
     "iou": "IoU",
@@ -18,24 +24,74 @@ COLUMNS = {
     "ap": "AP",
     "pixel_share": "pixels",
 }
-Figures = dict[str, float | None]
+SURE = 0.05  # a difference with a smaller p-value is shown in bold
 
 
-def print_table(figures: Figures, classes: list[str], title: str) -> None:
-    """A row a class, then the means; `-` where a figure is not defined (the class is absent)."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("class")
-    for header in COLUMNS.values():
-        table.add_column(header, justify="right")
-    for name in classes:
-        table.add_row(name, *(_shown(figures.get(f"{key}/{name}"), key) for key in COLUMNS))
+def table(evaluated: Evaluated) -> RenderableType:
+    """A row a class, then the means; `-` where a figure is not defined.
+
+    The IoU has its 95 % interval over images. Where a threshold or offset was fitted, the IoU with it stands beside that by the plain rule.
+    """
+    figures, classes, decision = evaluated.figures, evaluated.task.class_names, evaluated.decision
+    count = len(evaluated.images.names)
+    shown = Table(title=f"{evaluated.name}, {evaluated.split}: {count} image{'' if count == 1 else 's'}", title_justify="left")
+    shown.add_column("class")
+    tuned = not decision.plain
+    chosen = decision.offsets or decision.thresholds
+    headers = list(COLUMNS.values())
+    headers[1:1] = ["IoU, fitted", "offset" if decision.offsets else "threshold"] if tuned else []
+    for header in headers:
+        shown.add_column(header, justify="right")
+    for number, name in enumerate(classes):
+        shown.add_row(Text(name), *_cells(evaluated, f"/{name}", f"{chosen[number]:.3g}" if tuned else None))
     if len(classes) > 1:
-        table.add_section()
-        table.add_row("mean", *(_shown(figures.get(f"{key}_macro"), key) if key != "pixel_share" else "" for key in COLUMNS))
-    console = Console()
-    console.print(table)
-    if figures.get("absent_classes"):
-        console.print(f"{figures['absent_classes']:.0f} of the classes are neither there nor predicted: left out of the means")
+        shown.add_section()
+        shown.add_row("mean", *_cells(evaluated, "_macro", "" if tuned else None))
+    absent = figures.get("absent_classes")
+    return Group(shown, f"{absent:.0f} of the classes are neither there nor predicted: left out of the means") if absent else shown
+
+
+def _cells(evaluated: Evaluated, tail: str, chosen: str | None) -> list[str]:
+    """A row of the table; `chosen` is the threshold or offset, None where none was fitted."""
+    cells = [_shown(evaluated.figures.get(key + tail), key) for key in COLUMNS]
+    if tail == "_macro":
+        cells[-1] = ""
+    cells[0] += _interval(evaluated, f"iou{tail}")
+    if chosen is not None:
+        cells[1:1] = [_shown(evaluated.figures.get(f"tuned/iou{tail}"), "iou") + _interval(evaluated, f"tuned/iou{tail}"), chosen]
+    return cells
+
+
+def _interval(evaluated: Evaluated, name: str) -> str:
+    ends = evaluated.intervals.get(name)
+    return f" ({ends[0]:.3f}-{ends[1]:.3f})" if ends else ""
+
+
+def comparison(first: Evaluated, other: Evaluated, differences: Mapping[str, Difference]) -> RenderableType:
+    """IoU of two checkpoints, a row a class: the second minus the first, its interval and p-value over the same images."""
+    both = Table(title=f"{other.name} minus {first.name}, {first.split}: {len(first.images.names)} images", title_justify="left")
+    both.add_column("class")
+    for header in ("IoU of the first", "of the second", "difference", "95 % interval", "p"):
+        both.add_column(header, justify="right")
+    tails = [*(f"/{name}" for name in first.task.class_names), *(["_macro"] if len(first.task.class_names) > 1 else [])]
+    for prefix, rule in (("", ""), ("tuned/", ", fitted")):
+        for tail in tails:
+            name = f"{prefix}iou{tail}"
+            values = [item.figures.get(name, item.figures.get(f"iou{tail}")) for item in (first, other)]
+            if prefix and first.decision.plain and other.decision.plain:
+                continue
+            found = differences.get(name)
+            change = None if None in values else values[1] - values[0]  # type: ignore[operator]  # neither is None
+            sure = "bold" if found is not None and found.p < SURE else ""
+            label = "mean" if tail == "_macro" else tail[1:]
+            both.add_row(
+                Text(label + rule),
+                *(_shown(value, "iou") for value in values),
+                Text("-" if change is None else f"{change:+.3f}", style=sure),
+                f"{found.low:+.3f} .. {found.high:+.3f}" if found else "",
+                f"{found.p:.3f}" if found else "",
+            )
+    return both
 
 
 def _shown(value: float | None, key: str) -> str:
@@ -46,6 +102,11 @@ def _shown(value: float | None, key: str) -> str:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write, then rename: the file is never half there."""
-    temporary = path.with_suffix(".part")
-    temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    written(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def written(path: Path, text: str) -> None:
+    """Write a text, then rename: the file is never half there."""
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(text, encoding="utf-8", errors="replace")  # names of files need not be UTF-8
     temporary.replace(path)

@@ -1,0 +1,182 @@
+"""A checkpoint, counted over a split."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from segfocal import checkpoint as checkpoints
+from segfocal.callbacks import Overlays, ProgressBar, labels_of, visible
+from segfocal.config.inference import InferenceConfig
+from segfocal.config.parse import parse
+from segfocal.config.run import ModelConfig, Split
+from segfocal.config.task import TaskConfig
+from segfocal.data.datamodule import SegmentationData
+from segfocal.data.dataset import Batch, Collate
+from segfocal.data.sampling import Key
+from segfocal.decision import Decision
+from segfocal.devices import Device
+from segfocal.errors import UserError
+from segfocal.metrics.bootstrap import intervals
+from segfocal.metrics.boundary import BoundaryCounts
+from segfocal.metrics.images import ImageTable
+from segfocal.models import build_model
+from segfocal.module import Figures, SegmentationModule
+from segfocal.report.evaluated import Evaluated, Shown, Why
+from segfocal.rundir import shown_path
+
+log = logging.getLogger("segfocal")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How a checkpoint is evaluated; see `EvaluateConfig`."""
+
+    split: Split
+    inference: InferenceConfig
+    boundary: bool = False
+    bootstrap: int = 1000
+    overlays: int = 0
+    gallery: int = 0
+
+
+def judge(path: Path, content: dict[str, Any], device: Device, data: SegmentationData, wanted: Wanted, out: Path) -> Judged:
+    """Rebuild the model of a checkpoint and count over a split.
+
+    Args:
+        path: of the checkpoint.
+        content: of that file.
+        device: to compute on.
+        data: checked; its normalisation is set to the checkpoint's.
+        wanted: what is to be found out.
+        out: where pictures are written.
+
+    Raises:
+        UserError: the checkpoint does not fit together, or its model gives NaN.
+    """
+    stored = content["segfocal"]
+    task = parse(TaskConfig, stored["config"]["task"])
+    model = build_model(parse(ModelConfig, stored["config"]["model"]), task, pretrained=False)
+    checkpoints.load_weights(model, content, path)
+    decision = checkpoints.decision_of(content, task, path)
+    data.normalise(stored["mean"], stored["std"])
+    module = SegmentationModule(model, task, inference=wanted.inference, decision=decision)
+    counting = Counting(data.sources[wanted.split].names, task, decision, wanted.boundary)
+    callbacks: list[Callback] = [counting]
+    if wanted.overlays:
+        callbacks.append(Overlays(data.dataset(wanted.split), task, wanted.overlays, out / "overlays", decision))
+    if sys.stdout.isatty():
+        callbacks.append(ProgressBar(leave=False))
+    trainer = Trainer(
+        accelerator=device.accelerator,
+        devices=1,
+        precision=device.precision,
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=sys.stdout.isatty(),
+        use_distributed_sampler=False,
+    )
+    try:
+        trainer.test(module, data.evaluation_loader(wanted.split), verbose=False)
+    except ValueError as error:
+        if "NaN" not in str(error):
+            raise
+        raise UserError(f"{path}: {error}") from None
+    counting.gather()
+    figures = {**module.figures, **counting.figures()}
+    evaluated = Evaluated(
+        name=shown_path(path),
+        checkpoint=path,
+        split=wanted.split,
+        task=task,
+        figures=figures,
+        intervals=_intervals(counting.table, task, wanted.bootstrap),
+        confusion=module.metrics.confusion.cpu(),
+        histogram=module.metrics.histogram.cpu(),
+        images=counting.table,
+        decision=decision,
+        about=stored,
+        run_dir=path.parent.parent if path.parent.name == "checkpoints" else None,
+    )
+    chosen = counting.table.choose(wanted.gallery, seed=0) if wanted.gallery else []
+    return Judged(evaluated, _shown(chosen, module, data, wanted.split, counting.table, device))
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What an evaluation came to, and the pictures of it."""
+
+    evaluated: Evaluated
+    shown: list[Shown]
+
+
+class Counting(Callback):
+    """Counts for each image, and along contours where that is wanted."""
+
+    def __init__(self, names: list[str], task: TaskConfig, decision: Decision, boundary: bool) -> None:
+        self.names, self.decision = names, decision
+        self.table = ImageTable(task, decision)
+        self.boundary = BoundaryCounts(task) if boundary else None
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        logits: Tensor = outputs
+        self.table.add([self.names[index] for index in batch.indices.tolist()], logits, batch.target)
+        if self.boundary is not None:
+            self.boundary.add(self.decision.labels(logits), batch.target)
+
+    def gather(self) -> None:
+        """Bring together what other processes have counted."""
+        self.table = self.table.gathered()
+        self.boundary = self.boundary and self.boundary.gathered()
+
+    def figures(self) -> Figures:
+        """What is not read off the two counts of the metrics."""
+        found: Figures = {}
+        for label, value in zip(self.table.task.class_names, self.table.image_auroc(), strict=True):
+            found[f"image_auroc/{label}"] = value
+        return found | (self.boundary.figures() if self.boundary is not None else {})
+
+
+def _intervals(table: ImageTable, task: TaskConfig, draws: int) -> dict[str, tuple[float, float]]:
+    if not draws:
+        return {}
+    found = intervals(table.plain, task.class_names, draws)
+    if not table.decision.plain:
+        found |= {f"tuned/{name}": value for name, value in intervals(table.tuned, task.class_names, draws).items()}
+    return found
+
+
+def _shown(
+    chosen: list[tuple[int, Why]], module: SegmentationModule, data: SegmentationData, split: str, table: ImageTable, device: Device
+) -> list[Shown]:
+    """The pictures of a gallery; predicted again, for logits are not kept."""
+    dataset, position = data.dataset(split), {name: index for index, name in enumerate(data.sources[split].names)}
+    collate = Collate(module.task.ignore_index, dataset.normalise)
+    mean_iou, pictures = table.mean_iou(tuned=True), []
+    module.eval()
+    for row, why in chosen:
+        index = position[table.names[row]]
+        image, truth = dataset.source.read(index)
+        batch = collate([dataset[Key(0, index)]])
+        assert isinstance(batch, Batch)
+        with torch.inference_mode(), device.autocast():
+            labels = labels_of(module.infer(batch.image.to(module.device)), module.decision)[0]
+        value = float(mean_iou[row])
+        truth = truth if truth.ndim == 3 or module.task.name == "multiclass" else truth[..., None]
+        pictures.append(
+            Shown(
+                table.names[row], why, None if value != value else value, visible(image), truth, labels[: image.shape[0], : image.shape[1]]
+            )
+        )
+    return pictures

@@ -1,0 +1,57 @@
+"""From a configuration, or from a training that has just ended, to figures."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from segfocal import checkpoint as checkpoints
+from segfocal.config.run import EvaluateConfig, Split, TrainConfig
+from segfocal.data.datamodule import SegmentationData
+from segfocal.devices import Device, resolve
+from segfocal.evaluation.answer import answer
+from segfocal.evaluation.data import check_same, open_data
+from segfocal.evaluation.judge import Wanted, judge
+from segfocal.quiet import quieten
+
+GALLERY = 24  # images in the report of a training
+DRAWS = 1000
+
+
+def evaluate(config: EvaluateConfig, run_dir: Path) -> float:
+    """Evaluate checkpoints on a split of their own data or of other data.
+
+    Args:
+        config: which checkpoints, which split, which data.
+        run_dir: a directory of its own for figures, tables, report and pictures.
+
+    Returns:
+        The mean IoU of the first; NaN where no class is there.
+
+    Raises:
+        UserError: anything that the user can mend.
+    """
+    quieten()
+    paths = [checkpoints.locate(ckpt, "best") for ckpt in config.ckpts]
+    contents = [checkpoints.read(path) for path in paths]
+    opened = [open_data(config, content) for content in contents]
+    for path, data in zip(paths[1:], opened[1:], strict=True):
+        check_same(opened[0], data, config.split, (paths[0], path))
+    wanted = Wanted(
+        config.split, config.inference, config.boundary, config.bootstrap, config.overlays, config.gallery if config.report else 0
+    )
+    judged = []
+    for number, (path, content, data) in enumerate(zip(paths, contents, opened, strict=True)):
+        data.check(config.split)
+        device = resolve(config.profile, workers=data.config.num_workers)
+        judged.append(judge(path, content, device, data, wanted, run_dir if len(paths) == 1 else run_dir / str(number)))
+    answer(judged, run_dir, config.bootstrap, config.report, config.json)
+    value = judged[0].evaluated.figures["iou_macro"]
+    return math.nan if value is None else value
+
+
+def evaluate_trained(path: Path, split: Split, config: TrainConfig, device: Device, data: SegmentationData, run_dir: Path) -> None:
+    """Evaluate the checkpoint that a training has come to, into its own directory."""
+    wanted = Wanted(split, config.inference, bootstrap=DRAWS, overlays=config.callbacks.overlays, gallery=GALLERY if config.report else 0)
+    judged = judge(path, checkpoints.read(path), device, data, wanted, run_dir)
+    answer([judged], run_dir, DRAWS, config.report)
