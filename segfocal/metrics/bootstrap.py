@@ -169,9 +169,10 @@ def _check_same(a: ImageTable, b: ImageTable) -> None:
 def _resampled(counts: Counts, draws: int, seed: int) -> Floats:
     """Sums of the counts over the images of each draw, (draws, ...); float64 holds them exactly. Of a single image there are no draws."""
     images = len(counts)
+    if images < 2:
+        return np.zeros((0, *counts.shape[1:]))
     flat = counts.reshape(images, -1).astype(np.float64)
-    parts = [weights @ flat for weights in _weights(images, draws, seed)] if images > 1 else []
-    return np.concatenate([*parts, np.zeros((0, flat.shape[1]))]).reshape(-1, *counts.shape[1:])
+    return np.concatenate([weights @ flat for weights in _weights(images, draws, seed)]).reshape(-1, *counts.shape[1:])
 
 
 def _weights(images: int, draws: int, seed: int) -> Iterator[Floats]:
