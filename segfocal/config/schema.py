@@ -18,9 +18,11 @@ from omegaconf import OmegaConf
 from segfocal.config import layouts, loss_entropy, loss_focal, loss_overlap, loss_sum, run, streaming  # noqa: F401  # they register themselves
 from segfocal.config.augment import AugmentConfig
 from segfocal.config.data import DATA
+from segfocal.config.export import ExportConfig
 from segfocal.config.inference import InferenceConfig
 from segfocal.config.metrics import MetricsConfig
 from segfocal.config.optim import OPTIMIZERS, SCHEDULERS
+from segfocal.config.predict import PredictConfig
 from segfocal.config.sampling import SAMPLING
 from segfocal.config.task import TaskConfig
 from segfocal.registry import LOSSES, Registry
@@ -40,6 +42,8 @@ SINGLE = {
     "inference": InferenceConfig,
     "train": run.TrainConfig,
     "evaluate": run.EvaluateConfig,
+    "export": ExportConfig,
+    "predict": PredictConfig,
 }
 
 

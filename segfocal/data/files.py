@@ -14,7 +14,7 @@ from segfocal.config.layouts import FilesConfig
 from segfocal.config.task import TaskConfig
 from segfocal.data.decoders import file_identity, image_size
 from segfocal.data.faults import BadFileError, Fault
-from segfocal.data.formats import read_image, read_mask, resized, scaled
+from segfocal.data.formats import read_mask, read_scaled, resized, scaled
 from segfocal.data.labels import LabelMap
 from segfocal.data.source import Array
 
@@ -95,13 +95,9 @@ class FileSource:
 
     def read(self, index: int) -> tuple[Array, Array]:
         sample, config = self.samples[index], self.config
-        image = read_image(sample.image, self.channels, config.exif, config.max_megapixels, config.scale)
-        if config.scale is None:
-            return image, self.masks.read(sample, (image.shape[0], image.shape[1]))
-        stored = image_size(sample.image, config.exif)
-        size = scaled(stored, config.scale)
+        image, stored = read_scaled(sample.image, self.channels, config.exif, config.max_megapixels, config.scale)
         mask = self.masks.read(sample, stored)
-        return resized(image, size, cv2.INTER_AREA), resized(mask, size, cv2.INTER_NEAREST_EXACT)
+        return image, resized(mask, (image.shape[0], image.shape[1]), cv2.INTER_NEAREST_EXACT)
 
     def original(self, index: int) -> Path:
         """The file of an image, for a pack."""

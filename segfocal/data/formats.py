@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from segfocal.config.labels import HIGHEST
-from segfocal.data.decoders import TURNED, check_regular, is_tiff, jpeg, load, open_picture, orientation, read_tiff
+from segfocal.data.decoders import TURNED, check_regular, image_size, is_tiff, jpeg, load, open_picture, orientation, read_tiff
 from segfocal.data.faults import BadFileError
 from segfocal.data.source import Array
 
@@ -42,6 +42,15 @@ def read_image(path: Path, channels: int, exif: str | None = None, max_megapixel
                 decoded = _pixels(ImageOps.exif_transpose(image) if turned and exif == "apply" else image)
             array = decoded
     return _with_channels(_as_float(array, path), channels, path)
+
+
+def read_scaled(path: Path, channels: int, exif: str | None, max_megapixels: float, scale: float | None) -> tuple[Array, tuple[int, int]]:
+    """An image at a scale, as `read_image` gives it, and its height and width in the file."""
+    image = read_image(path, channels, exif, max_megapixels, scale)
+    if scale is None:
+        return image, (image.shape[0], image.shape[1])
+    stored = image_size(path, exif)
+    return resized(image, scaled(stored, scale), cv2.INTER_AREA), stored
 
 
 def scaled(size: tuple[int, int], scale: float | None) -> tuple[int, int]:

@@ -33,7 +33,7 @@ def by_name(
         faults.append(Fault(str(folder), "no such folder", mend=f"{key} names it{near}"))
         return {}
     found: dict[str, Path] = {}
-    for path in _files(folder):
+    for path in files_below(folder):
         name = path.relative_to(folder).with_suffix("").as_posix()
         if path.suffix.lower() not in endings or not name.endswith(tail):
             continue
@@ -57,7 +57,8 @@ def by_name(
     return found
 
 
-def _files(folder: Path) -> list[Path]:
+def files_below(folder: Path) -> list[Path]:
+    """All files of a folder and of the folders in it, but hidden ones, by name; links are followed."""
     found: list[Path] = []
     seen: set[str] = set()  # links may lead in circles
     for place, folders, files in os.walk(folder, followlinks=True):

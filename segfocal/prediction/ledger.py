@@ -1,0 +1,125 @@
+"""What is known of a folder of predictions: by what they were made, and the shares of the classes in each image.
+
+`prediction.json` says the first, `shares.csv` the second. Rows are added to the table as images are done, so that a run that was cut
+off goes on after the last of them; at the end it is written anew, in the order of the names.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from segfocal.errors import UserError
+
+RECORD, SHARES = "prediction.json", "shares.csv"
+FORMAT = 1
+
+
+def durable(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """A file is there in full or not at all: written beside its place, flushed to the disk, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{zlib.crc32(os.fsencode(path.name)):08x}.part")  # short, for names may be as long as names can be
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+class Ledger:
+    """The folder of predictions `out`, which nothing is written into before the first image is done.
+
+    Args:
+        out: the folder.
+        settings: all that predictions depend on, besides the image; plain data.
+        about: what else the record is to say.
+        classes: their names.
+
+    Raises:
+        UserError: it holds predictions that were made otherwise.
+    """
+
+    def __init__(self, out: Path, settings: dict[str, Any], about: dict[str, Any], classes: list[str]) -> None:
+        self.out, self.classes = out, classes
+        self.content = {"format": FORMAT, "settings": settings, **about}
+        self.header = ["image", "height", "width", *(f"{figure}/{name}" for name in classes for figure in ("pixels", "share"))]
+        there = (out / RECORD).exists()
+        if there:
+            self._check(settings)
+        self.rows = self._read() if there else {}
+        self.started = False
+
+    def has(self, name: str) -> bool:
+        """Whether an image of that name was done before."""
+        return _text(name) in self.rows
+
+    def add(self, name: str, size: tuple[int, int], pixels: list[int]) -> None:
+        """An image is done.
+
+        Args:
+            name: of the image.
+            size: height and width.
+            pixels: of each class.
+        """
+        self.start()
+        row = [_text(name), str(size[0]), str(size[1])]
+        for count in pixels:
+            row += [str(count), f"{count / (size[0] * size[1]):.6g}"]
+        self.rows[row[0]] = row
+        with (self.out / SHARES).open("a", encoding="utf-8", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerow(row)
+
+    def start(self) -> None:
+        """Say by what predictions are made, before the first of a run is there; a row that was cut off goes."""
+        if not self.started:
+            durable(self.out / RECORD, lambda file: file.write(json.dumps(self.content, indent=2).encode()))
+            self._write()
+            self.started = True
+
+    def finish(self) -> None:
+        """Bring the table into order."""
+        if self.started:
+            self._write()
+
+    def _write(self) -> None:
+        text = io.StringIO(newline="")
+        csv.writer(text, lineterminator="\n").writerows([self.header, *(self.rows[name] for name in sorted(self.rows))])
+        durable(self.out / SHARES, lambda file: file.write(text.getvalue().encode()))
+
+    def _check(self, settings: dict[str, Any]) -> None:
+        try:
+            before = json.loads((self.out / RECORD).read_text(encoding="utf-8"))["settings"]
+            differing = [key for key in sorted({*before, *settings}) if before.get(key) != settings.get(key)]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            raise UserError(f"out={self.out}: its {RECORD} cannot be read: choose another folder, or remove it") from None
+        if "checkpoint" in differing:
+            raise UserError(f"out={self.out}: holds predictions of another checkpoint: choose another folder")
+        if differing:
+            made = ", ".join(f"{key}={before.get(key)} (now {settings.get(key)})".replace("'", "") for key in differing)
+            raise UserError(f"out={self.out}: holds predictions that were made with {made}: choose another folder")
+
+    def _read(self) -> dict[str, list[str]]:
+        """The rows that are whole; the last may have been cut off."""
+        try:
+            with (self.out / SHARES).open(encoding="utf-8", errors="replace", newline="") as file:
+                text = file.read()
+        except OSError:
+            return {}
+        rows = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))
+        whole = [row for row in rows[1:] if len(row) == len(self.header)]
+        return {row[0]: row for row in whole} if rows and rows[0] == self.header else {}
+
+
+def _text(name: str) -> str:
+    """Names of files need not be UTF-8; tables are."""
+    return name.encode("utf-8", errors="backslashreplace").decode()
