@@ -56,10 +56,17 @@ def confidences(histogram: Tensor, temperature: Sequence[float] = ()) -> Confide
     """
     negative, positive = histogram.cpu().double().unbind(dim=1)
     p = probabilities(len(histogram), temperature)
-    bins = (p * CONFIDENCE_BINS).long().clamp(max=CONFIDENCE_BINS - 1)
+    inner = torch.linspace(0, 1, CONFIDENCE_BINS + 1, dtype=torch.float64)[1:-1].logit()
+    limits = inner * torch.tensor(list(temperature) or [1.0] * len(p), dtype=torch.float64)[:, None]
+    edges = score_edges()
+    cut = torch.searchsorted(edges, limits, right=True) - 1
+    share = (limits - edges[cut]) / (edges[cut + 1] - edges[cut])
 
     def summed(values: Tensor) -> Tensor:
-        return torch.zeros(len(p), CONFIDENCE_BINS, dtype=torch.float64).scatter_add_(1, bins, values)
+        # Of a bin of the histogram that lies on both sides of a limit each has its share: many scores may be there, early in training.
+        total = torch.nn.functional.pad(values.cumsum(dim=1), (1, 0))
+        below = total.gather(1, cut) + share * values.gather(1, cut)
+        return torch.cat([torch.zeros(len(p), 1, dtype=torch.float64), below, total[:, -1:]], dim=1).diff(dim=1)
 
     return Confidence(summed(negative + positive), summed((negative + positive) * p), summed(positive))
 

@@ -98,7 +98,7 @@ def _kept(rows: Tensor, always: list[int], points: int) -> list[int]:
 def _reliabilities(histogram: Tensor, temperature: Sequence[float]) -> list[Reliability]:
     found = []
     for pixels, confidence, positive in zip(*confidences(histogram, temperature), strict=True):
-        some = pixels > 0
+        some = pixels > 0.5  # of pixels in a bin on two sides there are parts
         mean, share = ((values[some] / pixels[some]).tolist() for values in (confidence, positive))
-        found.append(Reliability(mean, share, [int(number) for number in pixels[some]]))
+        found.append(Reliability(mean, share, [round(number) for number in pixels[some].tolist()]))
     return found

@@ -38,7 +38,7 @@ def fit(task: TaskConfig, config: MetricsConfig, histogram: Tensor, sample: Pixe
         return Decision(task.name)
     if sample is None:
         raise ValueError("multiclass is fitted on a sample of pixels, and there is none")
-    logits, labels = sample.compute()
+    logits, labels = sample.pixels()
     if not len(labels):
         return Decision(task.name)
     heat = [temperature_of(logits, labels)] if config.calibrate else []

@@ -17,8 +17,8 @@ __all__ = ["FEWEST_PIXELS", "PixelSample", "best_offsets", "temperature_of"]
 FEWEST_PIXELS = 100
 """A class with fewer pixels in the sample keeps the offset 0: what is best for so few is chance."""
 
-_ROUNDS = 4
-_LEAST_GAIN = 1e-5
+_ROUNDS = 3
+_LEAST_GAIN = 1e-4
 
 Counts = NDArray[np.float64]
 

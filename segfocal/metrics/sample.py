@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch import Tensor
-from torchmetrics import Metric
+import torch.distributed as dist
+from torch import Tensor, nn
+from torchmetrics.utilities.distributed import gather_all_tensors
 
 from segfocal.config.task import TaskConfig
 
@@ -15,32 +14,31 @@ _MOST_NUMBERS = 2**23  # of logits, where classes are many
 _LAST = 2**63 - 1
 
 
-class PixelSample(Metric):
+class PixelSample(nn.Module):
     """Logits and labels of pixels drawn evenly from a whole split of a multiclass task, at most `MOST_PIXELS` of them.
 
-    Each pixel has a number that is as good as random, a function of its image's number and its place in the image. Those with the
-    smallest numbers are kept, which needs no knowledge of how many there will be. Pixels that are ignored or of no class are left out.
+    Each pixel has a key that is as good as random, a function of its image's number and its place in the image. Those with the smallest
+    keys are kept, which needs no knowledge of how many there will be. Pixels that are ignored or of no class are left out.
 
     Args:
         task: what the logits mean.
         most: pixels to keep; None takes 262144, or less where that would be more than 8 million logits.
-        **kwargs: torchmetrics' own, such as `process_group`.
     """
 
-    is_differentiable = False
-    full_state_update = False
+    nothing: Tensor
 
-    logits: list[Tensor]
-    labels: list[Tensor]
-    ranks: list[Tensor]
-
-    def __init__(self, task: TaskConfig, most: int | None = None, **kwargs: Any) -> None:
-        super().__init__(compute_with_cache=False, **kwargs)
+    def __init__(self, task: TaskConfig, most: int | None = None) -> None:
+        super().__init__()
         self.classes, self.ignore_index = task.num_classes, task.ignore_index
         self.most = most or min(MOST_PIXELS, _MOST_NUMBERS // self.classes)
-        self.bound = _LAST  # no pixel with a larger number can get in
-        for state in ("logits", "labels", "ranks"):
-            self.add_state(state, default=[], dist_reduce_fx="cat", persistent=False)
+        # What a rank without pixels has to give to the others, on its device.
+        self.register_buffer("nothing", torch.empty(0, self.classes), persistent=False)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all pixels."""
+        self.kept: list[tuple[Tensor, Tensor, Tensor]] = []  # logits, labels, keys
+        self.bound = _LAST  # no pixel with a larger key can get in
 
     def update(self, logits: Tensor, target: Tensor, numbers: Tensor) -> None:
         """Offer the pixels of a batch.
@@ -50,56 +48,39 @@ class PixelSample(Metric):
             target: ids (N, H, W).
             numbers: (N,) the images' places in the split.
         """
-        for logits_CHW, ids_HW, number in zip(logits, target, numbers.tolist(), strict=True):
-            columns, ids, start = logits_CHW.flatten(1), ids_HW.flatten(), 0
-            for logits_CP, ids_P in zip(columns.split(MOST_PIXELS, dim=1), ids.split(MOST_PIXELS), strict=True):
-                self._offer(logits_CP, ids_P.long(), number, start)
+        for logits_CHW, ids_HW, number in zip(logits.detach(), target, numbers.tolist(), strict=True):
+            columns, ids, start = logits_CHW.flatten(1), ids_HW.flatten(), number << 32
+            for logits_CP, ids_P in zip(torch.split(columns, MOST_PIXELS, dim=1), torch.split(ids, MOST_PIXELS), strict=True):
+                self._offer(logits_CP, ids_P.long(), start)
                 start += len(ids_P)
 
-    def _offer(self, logits_CP: Tensor, ids_P: Tensor, number: int, start: int) -> None:
-        place = torch.arange(start, start + len(ids_P), device=ids_P.device)
-        rank = _mixed(place + (number + 1) * 0x1F123BB5_159A55E5)
-        wanted = (rank < self.bound) & (ids_P != self.ignore_index) & (ids_P >= 0) & (ids_P < self.classes)
-        self.logits.append(logits_CP[:, wanted].T.float().nan_to_num())
-        self.labels.append(ids_P[wanted])
-        self.ranks.append(rank[wanted])
-        if sum(map(len, self.ranks)) > 2 * self.most:
-            self._keep_smallest()
+    def _offer(self, logits_CP: Tensor, ids_P: Tensor, start: int) -> None:
+        key = _mixed(torch.arange(start, start + len(ids_P), device=ids_P.device))
+        wanted = (key < self.bound) & (ids_P != self.ignore_index) & (ids_P >= 0) & (ids_P < self.classes)
+        self.kept.append((logits_CP[:, wanted].T.float().nan_to_num(), ids_P[wanted], key[wanted]))
+        if sum(len(key) for _, _, key in self.kept) > 2 * self.most:
+            self.kept = [self._smallest(self.kept)]
+            self.bound = int(self.kept[0][2][-1])
 
-    def _keep_smallest(self) -> None:
-        """Make one tensor of each list, in the order of the pixels' numbers, without those that are too many."""
-        none = torch.empty(0, dtype=torch.int64, device=self.device)
-        no_logits = torch.empty(0, self.classes, device=self.device)
-        rank, order = torch.cat([none, *_listed(self.ranks)]).sort()
+    def _smallest(self, kept: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+        """The pixels to keep of several lots, in the order of their keys."""
+        none = self.nothing.new_empty(0, dtype=torch.int64)
+        logits, labels, keys = (torch.cat(part) for part in zip((self.nothing, none, none), *kept, strict=True))
+        keys, order = keys.sort()
         order = order[: self.most]
-        self.logits = [torch.cat([no_logits, *_listed(self.logits)])[order]]
-        self.labels = [torch.cat([none, *_listed(self.labels)])[order]]
-        self.ranks = [rank[: self.most]]
-        if len(order) == self.most:
-            self.bound = int(self.ranks[0][-1])
+        return logits[order], labels[order], keys[: self.most]
 
-    def sync(self, *args: Any, **kwargs: Any) -> None:
-        """Bring together what the ranks have."""
-        self._keep_smallest()  # also, a rank without a pixel has tensors of the right shape to give
-        super().sync(*args, **kwargs)
-
-    def compute(self) -> tuple[Tensor, Tensor]:
-        """The pixels of all ranks, on the CPU.
+    def pixels(self) -> tuple[Tensor, Tensor]:
+        """The pixels of all ranks, on the CPU; every rank has to call.
 
         Returns:
             Logits (pixels, C) float32 and labels (pixels,) int64, always in the same order.
         """
-        self._keep_smallest()
-        return self.logits[0].cpu(), self.labels[0].cpu()
-
-    def reset(self) -> None:
-        """Forget all pixels."""
-        super().reset()
-        self.bound = _LAST
-
-
-def _listed(state: list[Tensor] | Tensor) -> list[Tensor]:
-    return [state] if isinstance(state, Tensor) else state  # torchmetrics makes one tensor of what it has gathered
+        kept = self._smallest(self.kept)
+        if dist.is_available() and dist.is_initialized():
+            lots = zip(*(gather_all_tensors(part) for part in kept), strict=True)
+            kept = self._smallest([(logits, labels, keys) for logits, labels, keys in lots])
+        return kept[0].cpu(), kept[1].cpu()
 
 
 def _mixed(numbers: Tensor) -> Tensor:

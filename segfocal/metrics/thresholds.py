@@ -96,13 +96,13 @@ def best_thresholds(histogram: Tensor, choose: Choose = "iou", beta: float = 1.0
         within = (edges / divisor).abs() <= math.log(SUREST / (1 - SUREST))
         row = row.where(within, -1.0)
         values[c] = row.max()
-        edge = _middle_of_best(row == values[c])
+        edge = _middle_of_best(row == values[c], edges)
         thresholds.append(torch.sigmoid(edges[edge] / divisor).item())
     return Best(thresholds, values)
 
 
-def _middle_of_best(best: Tensor) -> int:
-    """The edge to take of those that are marked."""
+def _middle_of_best(best: Tensor, edges: Tensor) -> int:
+    """Which edge to take of those that are marked."""
     half = len(best) // 2  # the edge at logit 0
     if best[half]:
         return half
@@ -112,4 +112,4 @@ def _middle_of_best(best: Tensor) -> int:
     last = nearest
     while best[last + step]:
         last += step
-    return (nearest + last) // 2
+    return int((edges - (edges[nearest] + edges[last]) / 2).abs().argmin())

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import segfocal
-from segfocal.config.task import Mode
+from segfocal.config.metrics import MetricsConfig
+from segfocal.config.task import Mode, TaskConfig
 from segfocal.decision import Decision
-from segfocal.metrics import SCORE_BINS, SegmentationMetrics, iou
+from segfocal.metrics import SCORE_BINS, PixelSample, SegmentationMetrics, class_curves, counts, fit, iou
 
 NAMES = {"binary": ["crack"], "multiclass": ["road", "crack", "patch"], "multilabel": ["rust", "crack"]}
 MODES: list[Mode] = ["binary", "multiclass", "multilabel"]
@@ -252,13 +254,73 @@ def test_neither_batches_nor_order_matter(mode: Mode, images: int, height: int, 
     assert_same_counts(counted(mode, (logits, target)), counted(mode, *batches))
 
 
+TUNED = {
+    "binary": Decision("binary", [2.0], [0.3]),
+    "multiclass": Decision("multiclass", offsets=[-0.5, 0.75, 0.0]),
+    "multilabel": Decision("multilabel", thresholds=[0.3, 0.8]),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_fitted_decision_is_counted_beside_the_plain_one(mode: Mode) -> None:
+    logits, target = random_images(mode, 3)
+    metrics, plain = counted(mode, (logits, target), decision=TUNED[mode]), counted(mode, (logits, target))
+    figures, expected = metrics.compute(), plain.compute()
+    tuned = {name.removeprefix("tuned/"): value for name, value in figures.items() if name.startswith("tuned/")}
+    assert {name: value for name, value in figures.items() if not name.startswith("tuned/")} == expected
+    of_each = ("iou", "dice", "precision", "recall", "accuracy")
+    macro = ("iou_macro", "dice_macro", "precision_macro", "recall_macro", "accuracy")
+    assert set(tuned) == {*(f"{figure}/{name}" for figure in of_each for name in NAMES[mode]), *macro}
+
+    # What it decides, given as logits that leave no doubt, is counted by the plain rule.
+    labels = TUNED[mode].labels(logits).long()
+    sure = sure_of(labels, 3) if mode == "multiclass" else 20.0 * labels - 10
+    by_hand = counted(mode, (sure, target))
+    assert torch.equal(metrics.tuned_confusion, by_hand.confusion) and not torch.equal(metrics.tuned_confusion, metrics.confusion)
+    assert tuned == {name: by_hand.compute()[name] for name in tuned}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_plain_decision_costs_nothing(mode: Mode) -> None:
+    assert counted(mode, random_images(mode, 1), decision=Decision(mode))._defaults.keys() == counted(mode)._defaults.keys()
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("height", "width"), [(7, 9), (40, 33), (1, 1)])
+def test_an_image_is_counted_the_same_in_any_bands(mode: Mode, height: int, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = random_images(mode, 2, height, width)
+    whole = counted(mode, images, decision=TUNED[mode])
+    for most in (1, 300):
+        monkeypatch.setitem(counts._BAND, "cpu", most)
+        bands = counted(mode, images, decision=TUNED[mode])
+        assert_same_counts(whole, bands)
+        assert torch.equal(whole.tuned_confusion, bands.tuned_confusion)
+
+
+def test_a_huge_image_needs_little_memory_beside_itself() -> None:
+    """In a process of its own, whose peak is that of this image: 2500 x 1000 and eight classes, 76 MiB of logits."""
+    code = (
+        "import resource, torch; from segfocal.metrics import SegmentationMetrics\n"
+        "torch.set_num_threads(1)\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
+        "def count(height):\n"
+        "    metrics = SegmentationMetrics('multiclass', list('abcdefgh'))\n"
+        "    metrics.update(logits[:, :, :height], target[:, :height])\n"
+        "logits, target = torch.zeros(1, 8, 2500, 1000).normal_(), torch.zeros(1, 2500, 1000, dtype=torch.uint8)\n"
+        "count(10); before = peak(); count(2500); print(peak() - before)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(segfocal.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120, check=True)
+    assert float(done.stdout) < 40
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_memory_does_not_grow(mode: Mode) -> None:
     def sizes(metrics: SegmentationMetrics) -> list[tuple[torch.Size, torch.dtype]]:
         return [(getattr(metrics, state).shape, getattr(metrics, state).dtype) for state in metrics._defaults]
 
     fresh = counted(mode)
-    assert sizes(fresh) == sizes(counted(mode, *[random_images(mode, 2)] * 5))
+    assert sizes(fresh) == sizes(counted(mode, *[random_images(mode, 2)] * 100))
     assert {dtype for _, dtype in sizes(fresh)} == {torch.int64}
     assert fresh.histogram.shape == (len(NAMES[mode]), 2, SCORE_BINS)
 
@@ -309,35 +371,63 @@ def test_iou_reads_both_kinds_of_matrix_and_refuses_others() -> None:
 # --- two processes: this one and one that runs this file
 
 
-def figures_of_rank(rank: int, rendezvous: str) -> dict[str, float | None]:
-    """Count this rank's images; `compute` brings in the other's."""
+TASK = TaskConfig(name="multiclass", classes=NAMES["multiclass"])
+
+
+def all_of(numbers: list[int]) -> dict[str, Any]:
+    """Figures and fitted decision of these of seven images, and of those of the other process."""
+    metrics, samples = counted("multiclass", decision=TUNED["multiclass"]), [PixelSample(TASK), PixelSample(TASK, most=60)]
+    logits, target = random_images("multiclass", 7, height=40, width=60)
+    for number in numbers:
+        metrics.update(logits[[number]], target[[number]])
+        for sample in samples:
+            sample.update(logits[[number]], target[[number]], torch.tensor([number]))
+    config = MetricsConfig(calibrate=True)
+    figures = metrics.compute()
+    with metrics.sync_context():
+        decisions = [fit(TASK, config, metrics.histogram, sample).as_dict() for sample in samples]
+        curves = class_curves(metrics.histogram, points=20)
+    return {
+        "figures": figures,
+        "decisions": decisions,
+        "curves": json.loads(json.dumps(curves)),
+        "pixels": [len(sample.pixels()[1]) for sample in samples],
+    }
+
+
+def all_of_rank(rank: int, rendezvous: str) -> list[dict[str, Any]]:
+    """Count this rank's images; that brings in the other's."""
     dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2, timeout=timedelta(seconds=60))
     try:
-        logits, target = random_images("multiclass", 4)
-        mine = slice(0, 3) if rank == 0 else slice(3, 4)
-        return counted("multiclass", (logits[mine], target[mine])).compute()
+        shares = [([0, 2, 4, 6], [5, 3, 1]), ([6, 5, 4, 3, 2, 1, 0], [])]  # the second process may have nothing at all
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The ``compute`` method")  # of torchmetrics, to who has nothing
+            return [all_of(share[rank]) for share in shares]
     finally:
         dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Any]]:
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     rendezvous = str(tmp_path_factory.mktemp("gloo") / "rendezvous")  # a file, since a free port may be taken meanwhile
     environment = os.environ | {"PYTHONPATH": str(Path(segfocal.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen([sys.executable, __file__, rendezvous], env=environment, stdout=subprocess.PIPE, text=True) as other:
-        here = figures_of_rank(0, rendezvous)
+        here = all_of_rank(0, rendezvous)
         return here, json.loads(other.communicate(timeout=60)[0])
 
 
-def test_two_processes_with_unequal_shares_count_as_one(ranks: tuple[dict[str, Any], dict[str, Any]]) -> None:
+def test_two_processes_with_unequal_shares_count_and_fit_as_one(ranks: tuple[list[dict[str, Any]], dict[str, Any]]) -> None:
     here, other = ranks
-    assert here == other["figures"] == counted("multiclass", random_images("multiclass", 4)).compute()
+    alone = all_of(list(range(7)))
+    assert here == other["found"] == [alone, alone]
+    assert alone["pixels"][0] > 10_000 and alone["pixels"][1] == 60
+    assert any(alone["decisions"][0]["offsets"]) and alone["decisions"][0]["temperature"] != [1.0]
 
 
-def test_neither_hydra_nor_lightning_is_imported(ranks: tuple[dict[str, Any], dict[str, Any]]) -> None:
+def test_neither_hydra_nor_lightning_is_imported(ranks: tuple[list[dict[str, Any]], dict[str, Any]]) -> None:
     assert ranks[1]["frameworks"] == []
 
 
 if __name__ == "__main__":
-    figures = figures_of_rank(1, sys.argv[1])
-    print(json.dumps({"figures": figures, "frameworks": sorted({"hydra", "lightning"} & set(sys.modules))}))
+    found = all_of_rank(1, sys.argv[1])
+    print(json.dumps({"found": found, "frameworks": sorted({"hydra", "lightning"} & set(sys.modules))}))

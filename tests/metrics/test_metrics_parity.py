@@ -13,7 +13,7 @@ from torchmetrics.functional import classification as exact
 
 from segfocal.config.task import Mode
 from segfocal.decision import Decision
-from segfocal.metrics import SegmentationMetrics, auroc, average_precision, score_edges
+from segfocal.metrics import SegmentationMetrics, auroc, average_precision, f_beta, score_edges
 from segfocal.metrics.scores import score_bins
 
 IGNORE = 255
@@ -67,14 +67,17 @@ def test_figures_of_the_confusion_matrix_are_those_of_torchmetrics(mode: Mode, s
         expected = by_torchmetrics(mode, theirs, logits, target)
         assert [figures[f"{ours}/{name}"] for name in NAMES[mode]] == pytest.approx(expected.tolist(), abs=1e-6)  # theirs is float32
         assert figures[f"{ours}_macro"] == pytest.approx(float(expected.mean()), abs=1e-6)
-    for ours, theirs in {"iou_micro": "jaccard_index", "accuracy": "accuracy"}.items():
+    weighted = by_torchmetrics(mode, "jaccard_index", logits, target, **({} if mode == "binary" else {"average": "weighted"}))
+    assert figures["iou_weighted"] == pytest.approx(weighted.item(), abs=1e-6)
+    for ours, theirs in {"iou_micro": "jaccard_index", "dice_micro": "f1_score", "accuracy": "accuracy"}.items():
         assert figures[ours] == pytest.approx(by_torchmetrics(mode, theirs, logits, target, average="micro").item(), abs=1e-6)
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_figures_of_the_confusion_matrix_are_exact(mode: Mode) -> None:
     logits, target = rare_pixels(mode, 2.0)
-    figures = measured(mode, logits, target).compute()
+    metrics = measured(mode, logits, target)
+    figures = metrics.compute()
 
     valid = target != IGNORE
     for c, name in enumerate(NAMES[mode]):
@@ -86,6 +89,8 @@ def test_figures_of_the_confusion_matrix_are_exact(mode: Mode) -> None:
         assert figures[f"dice/{name}"] == pytest.approx(sklearn_metrics.f1_score(true, predicted), abs=1e-12)
         assert figures[f"precision/{name}"] == pytest.approx(sklearn_metrics.precision_score(true, predicted), abs=1e-12)
         assert figures[f"recall/{name}"] == pytest.approx(sklearn_metrics.recall_score(true, predicted), abs=1e-12)
+        assert figures[f"accuracy/{name}"] == pytest.approx(sklearn_metrics.accuracy_score(true, predicted), abs=1e-12)
+        assert f_beta(metrics.confusion, 2.0)[c].item() == pytest.approx(sklearn_metrics.fbeta_score(true, predicted, beta=2), abs=1e-12)
         assert figures[f"pixel_share/{name}"] == pytest.approx(true.double().mean().item(), abs=1e-12)
 
 
@@ -115,6 +120,17 @@ def test_ranking_figures_are_those_of_torchmetrics(mode: Mode, scale: float, off
         expected = by_torchmetrics(mode, theirs, logits.double(), target, thresholds=None)
         assert [figures[f"{ours}/{name}"] for name in NAMES[mode]] == pytest.approx(expected.tolist(), abs=1e-3)
         assert figures[f"{ours}_macro"] == pytest.approx(float(expected.mean()), abs=1e-3)
+
+
+def test_confident_scores_are_ranked_where_linear_thresholds_lose_their_order() -> None:
+    """Half a percent of the pixels is foreground, and the model is sure: most probabilities lie in the first and last of 200 steps."""
+    logits, target = rare_pixels("binary", 4.0, offset=-3.5)
+    valid = target != IGNORE
+    true, p = target[valid], logits[valid].double().sigmoid()
+    figures, exact_auroc = measured("binary", logits, target).compute(), sklearn_metrics.roc_auc_score(true, p)
+    assert figures["auroc/crack"] == pytest.approx(exact_auroc, abs=1e-3)
+    assert figures["ap/crack"] == pytest.approx(sklearn_metrics.average_precision_score(true, p), abs=1e-3)
+    assert exact_auroc - by_torchmetrics("binary", "auroc", logits, target, thresholds=200).item() > 0.05
 
 
 @pytest.mark.parametrize("scale", [10.0, 30.0, 100.0])
