@@ -328,6 +328,14 @@ def test_sums_are_single_precision_under_autocast() -> None:
     torch.testing.assert_close(several, plain.float(), rtol=1e-6, atol=1e-6)
 
 
+def test_nothing_waits_for_the_device() -> None:
+    """On the meta device there are no values to wait for."""
+    image = torch.empty(2, 2, 150, 201, device="meta")
+    model = nn.Conv2d(2, 5, 1, device="meta")
+    logits = Inference(model, tiled(flips=["horizontal"], rotations=True, scales=[0.5, 1.0]))(image)
+    assert logits.shape == (2, 5, 150, 201)
+
+
 def test_memory_format_goes_through() -> None:
     class Formats(nn.Module):
         seen: list[bool]

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -22,7 +23,12 @@ from PIL import Image
 
 from segfocal import checkpoint as checkpoints
 from segfocal import predict
+from segfocal.config.layouts import FolderConfig
+from segfocal.config.parse import mistakes, parse_sweep
+from segfocal.config.predict import PredictConfig, ReadingConfig
+from segfocal.config.task import TaskConfig
 from segfocal.data.decoders import image_size
+from segfocal.data.folder import folder_sources
 from segfocal.data.formats import read_mask
 from segfocal.decision import Decision
 from segfocal.engine import fit
@@ -30,9 +36,9 @@ from segfocal.errors import UserError
 from segfocal.evaluation import evaluate
 from segfocal.inference import Inference
 from segfocal.models import build_model
-from segfocal.prediction import ledger
-from segfocal.prediction.outputs import folder_names
-from segfocal.prediction.predictor import Predictor
+from segfocal.prediction import ledger, outputs
+from segfocal.prediction.inputs import Item
+from segfocal.prediction.predictor import Prediction, Predictor
 from segfocal.report.overlay import FOUND, palette
 from tests.conftest import ROOT
 from tests.test_training import configured
@@ -157,13 +163,6 @@ def test_overlapping_classes_have_the_rarest_on_top_in_every_strip(
     here: Path, ckpts: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first class is the rarer one in the picture, though not in its upper part."""
-    from segfocal.config.parse import parse_sweep
-    from segfocal.config.predict import PredictConfig
-    from segfocal.config.task import TaskConfig
-    from segfocal.prediction import outputs
-    from segfocal.prediction.inputs import Item
-    from segfocal.prediction.predictor import Prediction
-
     monkeypatch.setattr(outputs, "ROWS", 10)
     ((_, config),) = parse_sweep(PredictConfig, "predict", ["ckpt=x", "input=y", "out=out", "write=[colours,overlays]"], 1)
     task = TaskConfig(name="multilabel", classes=["first", "second"])
@@ -187,10 +186,6 @@ def test_ids_are_masks_for_training(here: Path, ckpts: dict[str, Path]) -> None:
     """A folder of predictions is one of masks, for every task."""
     for mode in ckpts:
         assert called(ckpts[mode], f"out={mode}") == 0
-        from segfocal.config.layouts import FolderConfig
-        from segfocal.config.task import TaskConfig
-        from segfocal.data.folder import folder_sources
-
         shutil.copytree("photos", f"{mode}/images", dirs_exist_ok=True)
         task = TaskConfig(name=mode, classes=checkpoints.read(ckpts[mode])["segfocal"]["classes"])  # type: ignore[arg-type]
         found = folder_sources(FolderConfig(root=mode, masks="ids", fractions=[1.0, 0.0, 0.0]), task, 3, 0)
@@ -565,7 +560,14 @@ def test_logits_that_are_nan_for_an_image_leave_it_out(
 
 
 def test_class_names_stay_in_their_folder() -> None:
-    assert folder_names(["crack", "../up", "a/b", "a_b", "..", "tab\tbed"]) == ["crack", "_up", "a_b", "a_b_3", "class_4", "tab_bed"]
+    assert outputs.folder_names(["crack", "../up", "a/b", "a_b", "..", "tab\tbed"]) == [
+        "crack",
+        "_up",
+        "a_b",
+        "a_b_3",
+        "class_4",
+        "tab_bed",
+    ]
 
 
 def test_names_that_are_no_text(here: Path, ckpts: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -589,14 +591,36 @@ def test_help_names_what_can_be_written(capsys: pytest.CaptureFixture[str]) -> N
     assert all(word in out for word in ("ids", "colours", "probabilities", "overlays", "shares.csv", "ckpt=", "input=", "out="))
 
 
+def commands() -> list[str]:
+    shown = (ROOT / "docs/predict.md").read_text() + str(predict.__doc__)
+    return [line.strip() for line in shown.splitlines() if line.strip().startswith("python -m segfocal.predict")]
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_that_is_shown_is_right(command: str) -> None:
+    words = shlex.split(command.replace("<run>", "a_run"))
+    assert [line for line in mistakes(PredictConfig, "predict", words[3:]) if "no CUDA" not in line] == []
+
+
+def test_the_document_names_every_key() -> None:
+    shown = (ROOT / "docs/predict.md").read_text()
+    keys = {item.name for item in dataclasses.fields(PredictConfig)} - {"data"} | {
+        f"data.{item.name}" for item in dataclasses.fields(ReadingConfig)
+    }
+    assert len(commands()) == 7
+    assert [key for key in keys if f"`{key}`" not in shown] == []
+
+
 def test_a_large_image_needs_no_more_than_one_and_a_half_gigabytes(tmp_path: Path) -> None:
-    """The command itself, in a process of its own; 40 tiles."""
-    ckpt = make(tmp_path / "small.ckpt")
+    """The command itself, in a process of its own; 40 tiles. Held in float, the image alone would be 288 MB."""
+    ckpt = make(tmp_path / "small.ckpt", "model=pspnet")
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (500, 750, 3), dtype=np.uint8)).resize((6000, 4000)).save(tmp_path / "large.jpg")
     program = (
-        "import resource, sys; from segfocal import predict; predict.main(sys.argv[1:]);"
-        "print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        "import resource, sys; from segfocal import predict; import segfocal.prediction.run;"
+        "print('memory', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss);"
+        "predict.main(sys.argv[1:]);"
+        "print('memory', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
     words = [f"ckpt={ckpt}", "input=large.jpg", "out=out", "profile=cpu", "write=[ids,probabilities,overlays]"]
     done = subprocess.run(
@@ -610,7 +634,8 @@ def test_a_large_image_needs_no_more_than_one_and_a_half_gigabytes(tmp_path: Pat
     )
     assert done.returncode == 0, done.stderr
     assert "1 predicted" in done.stdout
-    peak = int(done.stdout.split("peak")[1]) * (1 if sys.platform == "darwin" else 1024)
+    before, peak = (int(found) * (1 if sys.platform == "darwin" else 1024) for found in re.findall(r"memory (\d+)", done.stdout))
     assert peak < 1.5e9
+    assert peak - before < 0.45e9, (before, peak)
     assert Image.open(tmp_path / "out/ids/large.png").size == (6000, 4000)
     assert sum(int(row["pixels/crack"]) for row in table(tmp_path / "out")) == (read_mask(tmp_path / "out/ids/large.png") == 1).sum()

@@ -137,7 +137,8 @@ def _as_float(array: Array, path: Path) -> Array:
     if array.dtype in (np.uint16, np.int32):  # Pillow gives 16-bit grey as int32 in some files
         if array.min() < 0 or array.max() > HIGHEST:
             raise BadFileError(path, f"pixels from {array.min()} to {array.max()}", f"0 to {HIGHEST} is expected", "save them as floats")
-        return (array / HIGHEST).astype(np.float32)
+        unit = np.empty(array.shape, np.float32)
+        return np.divide(array, HIGHEST, out=unit, casting="same_kind")  # in float64, but not all of it at once
     if np.issubdtype(array.dtype, np.floating):
         with np.errstate(over="ignore"):
             single = array.astype(np.float32)
