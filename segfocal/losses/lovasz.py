@@ -1,9 +1,10 @@
-"""The Lovász losses: a convex surrogate of the Jaccard index, by way of segmentation_models_pytorch."""
+"""The Lovász losses: a convex surrogate of the Jaccard index."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from segfocal.config.loss_overlap import LovaszConfig
 from segfocal.config.task import Mode, TaskConfig
@@ -11,8 +12,6 @@ from segfocal.losses.functional import clean
 from segfocal.losses.reduction import reduce
 from segfocal.losses.targets import align, check_mode
 from segfocal.registry import LOSSES
-
-IGNORED = -1  # what SMP is told to leave out: no label has this value
 
 
 class LovaszLoss(nn.Module):
@@ -24,10 +23,10 @@ class LovaszLoss(nn.Module):
     (Lovász-Softmax, the mean over the classes that are there). Each is a term of its own: a class in multilabel, and with `per_image`
     an image; the mean is over the terms that have anything but ignored pixels.
 
-    The sorting and the sums are SMP's. What it gets wrong is kept from it: in multilabel it sorts all classes as one; a multiclass batch
-    without a valid pixel gives it an empty tensor instead of 0, and an error with `per_image`, where ignored images also thin the mean
-    of the others; the softmax's gradient is NaN beneath ignored NaNs; one axis of space is taken for two; and only fp32 works, so fp64
-    is computed in fp32 as well.
+    What is ignored has no error: sorted last, it adds nothing. So no shape depends on the labels, and no accelerator is waited for. SMP
+    cuts the ignored out; besides, in multilabel it sorts all classes as one; a multiclass batch without a valid pixel gives it an empty
+    tensor instead of 0, and an error with `per_image`, where ignored images also thin the mean of the others; and the softmax's
+    gradient is NaN beneath ignored NaNs.
 
     In distributed training every process sorts what it has, and the mean is over the terms of all: not the loss of one large batch.
 
@@ -51,31 +50,44 @@ class LovaszLoss(nn.Module):
 
     def __init__(self, mode: Mode, per_image: bool = False, ignore_index: int | None = None) -> None:
         super().__init__()
-        from segmentation_models_pytorch.losses import LovaszLoss as Sorted  # here: seconds that the other losses do not need
-
         check_mode(mode)
         self.mode = mode
         self.per_image = LovaszConfig(per_image=per_image).per_image
         self.ignore_index = ignore_index
-        self.sorted = Sorted("multiclass" if mode == "multiclass" else "binary", ignore_index=None if ignore_index is None else IGNORED)
 
     def forward(self, logits_NCHW: Tensor, target: Tensor) -> Tensor:
         """The loss of a batch; see the class for shapes."""
         labels = align(self.mode, logits_NCHW, target, self.ignore_index).check()
-        # two axes of space whatever there were: SMP takes three axes for (N, H, W)
-        logits = clean(logits_NCHW, labels.valid_NKHW).float().unsqueeze(-1).flatten(2).unsqueeze(-1)
-        ids = torch.where(labels.valid_NKHW, labels.target_NKHW, IGNORED)
-        images = [slice(i, i + 1) for i in range(len(logits))] if self.per_image and len(logits) else [slice(None)]
-        classes = [slice(c, c + 1) for c in range(ids.shape[1])]  # one in multiclass, which has all of its logits
-        terms = [
-            (logits[i] if self.mode == "multiclass" else logits[i, c], ids[i, c], labels.valid_NKHW[i, c]) for i in images for c in classes
-        ]
-        # sum: of the one value there is, and of none where SMP gives back an empty tensor
-        value_T = torch.stack([self.sorted(scores, truth.squeeze(1)).sum() for scores, truth, _ in terms])
-        return reduce(value_T, torch.stack([valid.any() for _, _, valid in terms]), "mean")
+        valid_NKP = labels.valid_NKHW.unsqueeze(-1).flatten(2)
+        logits_NCP = clean(logits_NCHW, labels.valid_NKHW).float().unsqueeze(-1).flatten(2)
+        target_NKP = labels.target_NKHW.unsqueeze(-1).flatten(2)
+        if self.mode == "multiclass":
+            truth_NCP = valid_NKP & (target_NKP == torch.arange(logits_NCP.shape[1], device=target.device)[:, None])
+            errors_NCP = (truth_NCP.float() - logits_NCP.softmax(1)).abs()
+        else:
+            truth_NCP = valid_NKP & (target_NKP != 0)
+            errors_NCP = (1 - torch.where(truth_NCP, logits_NCP, -logits_NCP)).relu()
+        errors_NCP = torch.where(valid_NKP, errors_NCP, 0.0)
+        if not self.per_image:  # all images are one
+            errors_NCP, truth_NCP, valid_NKP = (each.transpose(0, 1).flatten(1)[None] for each in (errors_NCP, truth_NCP, valid_NKP))
+        value_NC = jaccard(errors_NCP, truth_NCP)
+        if self.mode == "multiclass":
+            there_NC = truth_NCP.any(2)
+            value_NC = torch.where(there_NC, value_NC, 0.0).sum(1, keepdim=True) / there_NC.sum(1, keepdim=True).clamp_min(1)
+        return reduce(value_NC.flatten(), valid_NKP.any(2).flatten(), "mean")
 
     def extra_repr(self) -> str:
         return f"mode={self.mode!r}, per_image={self.per_image}, ignore_index={self.ignore_index}"
+
+
+def jaccard(errors_NCP: Tensor, truth_NCP: Tensor) -> Tensor:
+    """The Lovász extension of the Jaccard loss: sums (N, C) over errors >= 0 of pixels, those of label 1 by `truth`."""
+    errors_NCP, order_NCP = errors_NCP.sort(dim=2, descending=True)
+    truth_NCP = truth_NCP.gather(2, order_NCP).float()
+    positives_NC1 = truth_NCP.sum(2, keepdim=True)
+    union_NCP = positives_NC1 + (1 - truth_NCP).cumsum(2)
+    loss_NCP = 1 - (positives_NC1 - truth_NCP.cumsum(2)) / union_NCP
+    return (errors_NCP * (loss_NCP - F.pad(loss_NCP[..., :-1], (1, 0)))).sum(2)
 
 
 @LOSSES.builder(LovaszConfig)

@@ -16,6 +16,8 @@ from segfocal.losses.targets import align, check_mode
 from segfocal.losses.weights import ClassWeights, per_channel
 from segfocal.registry import LOSSES
 
+UNIT = 10**9  # of the share that is kept
+
 
 class OhemCrossEntropyLoss(nn.Module):
     """Cross-entropy with online hard example mining, the mean of w_t * -log p_t over the labels that are hard,
@@ -81,8 +83,11 @@ class OhemCrossEntropyLoss(nn.Module):
     def _hard(self, terms: Tensor, valid: Tensor) -> Tensor:
         """Which labels count; by a sorted copy, as neither their number nor a mask's is known without waiting for the GPU."""
         terms = torch.where(valid, terms, -math.inf)
-        # in fp64, and a little less: a share of 0.7 of ten is 7.000000000000001; padded, so that there is a last of no labels, too
-        least = (valid.sum().double() * self.config.keep - 1e-6).ceil().long().clamp_min(1)
+        # In integers, as there are accelerators without fp64, and a little less: 0.7 of ten is 7, and not what rounding makes of it.
+        share = round(self.config.keep * UNIT)
+        count = valid.sum()
+        least = ((count * share - count // 2 - UNIT // 1_000_000 + UNIT - 1) // UNIT).clamp_min(1)
+        # padded, so that there is a last of no labels, too
         last = F.pad(terms.flatten(), (0, 1), value=-math.inf).sort(descending=True).values.index_select(0, least.reshape(1) - 1)
         return valid & ((terms > -math.log(self.config.threshold)) | (terms >= last))
 

@@ -71,7 +71,7 @@ def score_bins(scores: Tensor) -> Tensor:
         int32 numbers in [0, SCORE_BINS), of the same shape; they never decrease with the score.
     """
     within = scores.clamp(-_FAR, _FAR)
-    half = within.new_tensor(SCORE_BINS / 2)
+    half = within.new_full((), SCORE_BINS / 2)  # made on the device: a copy from the host would wait
     return torch.addcdiv(half, within, within.abs().add_(_KNEE), value=SCORE_BINS / 2).to(torch.int32)
 
 
