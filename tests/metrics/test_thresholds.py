@@ -71,7 +71,8 @@ def test_the_tuned_figures_are_the_best_ones_and_no_worse_than_the_plain_ones() 
     assert figures["tuned/iou_macro"] == pytest.approx(plain["best_iou_macro"], abs=1e-12)
 
 
-def of_row(logits: list[float], target: list[int], temperature: float = 1.0) -> tuple[float, float]:
+def of_row(logits: list[float], target: list[int], temperature: float = 1.0) -> tuple[object, object]:
+    """The chosen cut, in logits, and the IoU there."""
     metrics = counted(torch.tensor(logits).view(1, 1, 1, -1), torch.tensor(target).view(1, 1, 1, -1))
     best = best_thresholds(metrics.histogram, temperature=[temperature])
     return torch.tensor(best.thresholds).double().logit().item() * temperature, float(best.values)
@@ -107,7 +108,7 @@ def test_a_class_without_a_positive_pixel_keeps_half() -> None:
 def test_thresholds_stay_where_float32_tells_probabilities_apart(sign: int) -> None:
     """The best cut lies at a logit of 50, where every probability is 0 or 1."""
     logit, _ = of_row([sign * 50.0 - 1, sign * 50.0 + 1], [0, 1])
-    assert abs(logit) <= math.log(SUREST / (1 - SUREST)) + 1e-6
+    assert isinstance(logit, float) and abs(logit) <= math.log(SUREST / (1 - SUREST)) + 1e-6
     Decision(
         "binary", thresholds=best_thresholds(counted(torch.full((1, 1, 1, 1), 50.0), torch.ones(1, 1, 1, 1).long()).histogram).thresholds
     )
