@@ -3,14 +3,14 @@
 {
   const plain = (name) => name.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
   const classes = report.classes.map(({ name, colour }) => ({ name: plain(name), colour }));
-  const checkpoints = report.checkpoints.map((item) => ({ ...item, name: plain(item.name) }));
+  const { checkpoints } = report;
   const several = checkpoints.length > 1;
   const classesOn = new Set(report.first);
   const checkpointsOn = new Set(checkpoints.keys());
   const dashes = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"];
   const drawn = new Map(); // id of the element -> how to draw it
 
-  const called = (checkpoint, label) => (several ? `${classes[label].name}, ${checkpoint.name}` : classes[label].name);
+  const called = (number, label) => (several ? `${number + 1}, ${classes[label].name}` : classes[label].name);
   const each = (make) => checkpoints.flatMap((checkpoint, number) => (checkpointsOn.has(number)
     ? classes.flatMap((_, label) => (classesOn.has(label) ? make(checkpoint, label, number) : [])) : []));
 
@@ -34,8 +34,7 @@
     const hover = `<b>%{fullData.name}</b><br>${titles[0]} %{x:.3g}<br>${titles[1]} %{y:.3f}${note}<extra></extra>`;
     return () => [each((checkpoint, label, number) => {
       const curve = checkpoint.curves[label];
-      if (curve === null) return [];
-      const [x, y, name, colour] = [curve[horizontal], curve[vertical], called(checkpoint, label), classes[label].colour];
+      const [x, y, name, colour] = [curve[horizontal], curve[vertical], called(number, label), classes[label].colour];
       return [line(x, y, name, colour, number, { customdata: curve.threshold, hovertemplate: hover }), marks(x, y, curve, name, colour, hover)];
     }), { xaxis: { title: { text: titles[0] }, range: [-0.01, 1.01] }, yaxis: { title: { text: titles[1] }, range: [-0.02, 1.02] }, ...layout }];
   }
@@ -43,39 +42,45 @@
   const diagonal = (shape = {}) => ({ shapes: [{ type: "line", x0: 0, y0: 0, x1: 1, y1: 1, layer: "below", line: { color: colourOf("--quiet"), width: 1, dash: "dot" }, ...shape }] });
   const above = "<br>above %{customdata:.3g}";
 
-  drawn.set("chart-roc", () => curves("fpr", "recall", ["false positive rate", "recall"], diagonal(), above)());
+  const log = document.getElementById("log");
+  const isLog = () => log.getAttribute("aria-pressed") === "true";
+  log.addEventListener("click", () => {
+    log.setAttribute("aria-pressed", String(!isLog()));
+    draw("chart-roc");
+  });
+  drawn.set("chart-roc", () => curves("fpr", "recall", ["false positive rate", "recall"], isLog() ? { xaxis: { title: { text: "false positive rate" }, type: "log", range: [-5, 0], exponentformat: "power", dtick: 1 } } : diagonal(), above)());
   drawn.set("chart-pr", curves("recall", "precision", ["recall", "precision"], {}, above));
   drawn.set("chart-iou", curves("threshold", "iou", ["threshold", "IoU"]));
-  drawn.set("chart-f", curves("threshold", "f", ["threshold", "F1"]));
+  drawn.set("chart-f_beta", curves("threshold", "f_beta", ["threshold", `F${report.beta}`]));
   drawn.set("chart-reliability", () => [each((checkpoint, label, number) => {
-    const { predicted, observed, pixels } = checkpoint.curves[label];
-    return [line(predicted, observed, called(checkpoint, label), classes[label].colour, number, { mode: "lines+markers", customdata: pixels,
+    const [predicted, observed, pixels] = checkpoint.curves[label].reliability;
+    return [line(predicted, observed, called(number, label), classes[label].colour, number, { mode: "lines+markers", customdata: pixels,
       hovertemplate: "<b>%{fullData.name}</b><br>says %{x:.3f}<br>is so %{y:.3f}<br>%{customdata:,} pixels<extra></extra>" })];
   }), { xaxis: { title: { text: "predicted probability" }, range: [-0.01, 1.01] }, yaxis: { title: { text: "share that is so" }, range: [-0.02, 1.02] }, ...diagonal() }]);
   drawn.set("chart-spread", () => [checkpoints.flatMap((checkpoint, number) => (checkpointsOn.has(number) ? [{
-    type: "histogram", x: checkpoint.images, name: checkpoint.name, xbins: { start: 0, end: 1.0001, size: 0.05 }, opacity: several ? 0.6 : 1,
-    marker: { color: several ? ["#4878a8", "#c9772b", "#5b9a5b", "#9467bd"][number % 4] : colourOf("--accent") }, hovertemplate: "%{y} images with %{x}<extra></extra>" }] : [])),
+    type: "histogram", x: checkpoint.images, name: `${of(number)}images`, xbins: { start: 0, end: 1.0001, size: 0.05 }, opacity: several ? 0.6 : 1,
+    marker: { color: several ? ["#4878a8", "#c9772b", "#5b9a5b", "#9467bd"][number % 4] : colourOf("--accent") }, hovertemplate: "%{fullData.name}: %{y} with %{x}<extra></extra>" }] : [])),
   { barmode: "overlay", bargap: 0.06, xaxis: { title: { text: "mean IoU of the image" }, range: [0, 1] }, yaxis: { title: { text: "images" } }, showlegend: several }]);
 
   const trained = checkpoints.map((checkpoint, number) => [checkpoint, number]).filter(([checkpoint]) => checkpoint.training);
   const seen = () => trained.filter(([, number]) => checkpointsOn.has(number));
   const points = { mode: "lines+markers", marker: { size: 5 } };
-  const end = (checkpoint) => (several ? `, ${checkpoint.name}` : "");
+  const of = (number) => (several ? `${number + 1}, ` : "");
   drawn.set("chart-loss", () => [seen().flatMap(([checkpoint, number]) => ["train", "val"].map((stage, place) => line(
-    checkpoint.training.epochs, checkpoint.training[stage], stage + end(checkpoint), [colourOf("--quiet"), colourOf("--accent")][place], number,
+    checkpoint.training.epochs, checkpoint.training[stage], of(number) + stage, [colourOf("--quiet"), colourOf("--accent")][place], number,
     { ...points, hovertemplate: "<b>%{fullData.name}</b><br>epoch %{x}<br>%{y:.4g}<extra></extra>" }))),
   { xaxis: { title: { text: "epoch" } }, yaxis: { rangemode: "tozero" }, showlegend: true }]);
   drawn.set("chart-progress", () => [[
-    ...each((checkpoint, label, number) => (checkpoint.training ? [line(checkpoint.training.epochs, checkpoint.training.iou[label], called(checkpoint, label), classes[label].colour, number,
+    ...each((checkpoint, label, number) => (checkpoint.training ? [line(checkpoint.training.epochs, checkpoint.training.iou[label], called(number, label), classes[label].colour, number,
       { ...points, hovertemplate: "<b>%{fullData.name}</b><br>epoch %{x}<br>IoU %{y:.3f}<extra></extra>" })] : [])),
-    ...(classes.length > 1 ? seen().map(([checkpoint, number]) => line(checkpoint.training.epochs, checkpoint.training.mean, `mean${end(checkpoint)}`, colourOf("--ink"), number,
+    ...(classes.length > 1 ? seen().map(([checkpoint, number]) => line(checkpoint.training.epochs, checkpoint.training.mean, `${of(number)}mean`, colourOf("--ink"), number,
       { hovertemplate: "<b>%{fullData.name}</b><br>epoch %{x}<br>IoU %{y:.3f}<extra></extra>" })) : []),
   ], { xaxis: { title: { text: "epoch" } }, yaxis: { title: { text: "IoU" }, range: [-0.02, 1.02] } }]);
-  drawn.set("chart-rate", () => [seen().map(([checkpoint, number]) => line(checkpoint.training.steps, checkpoint.training.rates, `rate${end(checkpoint)}`, colourOf("--accent"), number,
+  drawn.set("chart-rate", () => [seen().map(([checkpoint, number]) => line(checkpoint.training.steps, checkpoint.training.rates, `${of(number)}rate`, colourOf("--accent"), number,
     { hovertemplate: "step %{x}<br>%{y:.3g}<extra></extra>" })), { xaxis: { title: { text: "step" } }, yaxis: { rangemode: "tozero", exponentformat: "power" } }]);
 
   checkpoints.forEach(({ confusion }, number) => confusion && drawn.set(`chart-confusion-${number}`, () => {
-    const names = classes.map(({ name }) => (name.length > 18 ? `${name.slice(0, 17)}…` : name));
+    const names = report.classes.map(({ name }) => plain(name.length > 18 ? `${name.slice(0, 17)}…` : name));
     const places = classes.map((_, place) => place);
     const shares = confusion.map((row) => { const total = row.reduce((sum, count) => sum + count, 0); return row.map((count) => (total ? count / total : null)); });
     const axis = { tickvals: places, ticktext: names, showgrid: false, zeroline: false };
@@ -83,7 +88,7 @@
       text: shares.map((row, truth) => row.map((share, label) => `<b>${classes[truth].name}</b> taken for <b>${classes[label].name}</b><br>${confusion[truth][label].toLocaleString("en")} pixels, ${share === null ? "–" : `${(100 * share).toFixed(2)} %`}`)),
       hovertemplate: "%{text}<extra></extra>" }],
     { xaxis: { ...axis, title: { text: "predicted" }, side: "top" }, yaxis: { ...axis, title: { text: "truth" }, autorange: "reversed" },
-      height: 130 + Math.max(180, 38 * classes.length), margin: { l: 110, t: 80, r: 10, b: 10 },
+      height: 90 + Math.max(180, 38 * classes.length), margin: { l: 90, t: 60, r: 10, b: 10 },
       annotations: classes.length > 15 ? [] : shares.flatMap((row, truth) => row.map((share, label) => ({ x: label, y: truth, showarrow: false, text: share === null ? "–" : share >= 0.9995 ? "100" : (100 * share).toFixed(share < 0.1 ? 1 : 0),
         font: { size: 12, color: share > 0.55 ? colourOf("--card") : colourOf("--ink") } }))) }];
   }));
@@ -106,15 +111,21 @@
     script.textContent = await (await inflated(document.getElementById("plotly").textContent)).text();
     document.head.append(script);
     chips(document.getElementById("curve-classes"), report.classes.map(({ name }) => name), report.classes.map(({ colour }) => colour), classesOn, all);
-    if (several) chips(document.getElementById("curve-checkpoints"), report.checkpoints.map(({ name }) => name), null, checkpointsOn, all);
+    if (several) chips(document.getElementById("curve-checkpoints"), report.checkpoints.map(({ name }, number) => `${number + 1} ${name}`), null, checkpointsOn, all);
     all();
     document.addEventListener("theme", all);
-    for (const [when, theme] of [["beforeprint", "light"], ["afterprint", document.documentElement.dataset.theme]]) {
-      addEventListener(when, () => {
-        if (theme === undefined) delete document.documentElement.dataset.theme; else document.documentElement.dataset.theme = theme;
-        all();
-        document.querySelectorAll(".js-plotly-plot").forEach((plot) => Plotly.Plots.resize(plot));
-      });
-    }
+    // A page of paper is narrower than the window, and its width is not known beforehand.
+    let before;
+    addEventListener("beforeprint", () => {
+      before = document.documentElement.dataset.theme;
+      document.documentElement.dataset.theme = "light";
+      all();
+      document.querySelectorAll(".js-plotly-plot").forEach((plot) => Plotly.relayout(plot, { width: plot.classList.contains("matrix") ? 640 : 325, autosize: false }));
+    });
+    addEventListener("afterprint", () => {
+      if (before) document.documentElement.dataset.theme = before; else delete document.documentElement.dataset.theme;
+      document.querySelectorAll(".js-plotly-plot").forEach((plot) => Plotly.purge(plot));
+      all();
+    });
   })();
 }

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from segfocal.metrics.scores import score_edges
+from segfocal.metrics.curves import POINTS, class_curves
 from segfocal.report.evaluated import Evaluated
 from segfocal.report.overlay import class_colours
 
-POINTS = 400  # of a curve, and of the learning rate
 ALL_POINTS = 12_000  # of all curves of a kind
 BACKDROP = 0.5  # a class of a larger share of the pixels would cover every picture: it is shown when somebody asks
 SHOWN_AT_FIRST = 12  # classes; with more, the worst of them
@@ -23,10 +19,12 @@ SHOWN_AT_FIRST = 12  # classes; with more, the worst of them
 def chart_data(evaluated: list[Evaluated]) -> dict[str, Any]:
     """For `charts.js`: the classes and, for each checkpoint, its curves, its confusion, its images and its training."""
     task = evaluated[0].task
+    beta = ((evaluated[0].about.get("config") or {}).get("metrics") or {}).get("beta", 1.0)  # checkpoints need not have it
     points = max(40, min(POINTS, ALL_POINTS // (len(evaluated) * task.num_classes)))
     return {
         "task": task.name,
         "classes": [{"name": name, "colour": "rgb({}, {}, {})".format(*colour)} for name, colour in class_colours(task)],
+        "beta": beta,
         "first": _first(evaluated[0]),
         "backdrop": [
             label for label, name in enumerate(task.class_names) if (evaluated[0].figures.get(f"pixel_share/{name}") or 0) > BACKDROP
@@ -34,7 +32,7 @@ def chart_data(evaluated: list[Evaluated]) -> dict[str, Any]:
         "checkpoints": [
             {
                 "name": item.name,
-                "curves": _curves(item, points),
+                "curves": _curves(item, beta, points),
                 "confusion": item.confusion.tolist() if task.name == "multiclass" else None,
                 "images": [_rounded(value) for value in item.images.mean_iou(tuned=not item.decision.plain).tolist()],
                 "training": training(item.run_dir, task.class_names),
@@ -91,45 +89,13 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else float(f"{value:.4g}")
 
 
-def _listed(values: Sequence[float]) -> list[float | None]:
-    return [_rounded(value) for value in values]
-
-
-def _curves(item: Evaluated, points: int) -> list[dict[str, Any]]:
-    """PROVISIONAL until metrics/curves.py."""
-    result = []
-    temperature = item.decision.temperature or [1.0]
-    edges = score_edges()
-    for label in range(item.task.num_classes):
-        negative, positive = item.histogram[label].double()
-        tp, fp = (counts.flip(0).cumsum(0).flip(0) for counts in (positive, negative))
-        total, negatives = tp[0], fp[0]
-        probability = torch.sigmoid(edges[:-1] / temperature[min(label, len(temperature) - 1)])
-        keep = torch.cat(
-            [
-                torch.searchsorted(probability, torch.linspace(0, 1, points // 2, dtype=torch.float64)).clamp(max=len(tp) - 1),
-                torch.searchsorted(-fp / negatives.clamp(min=1), -torch.logspace(-6, 0, points // 2, dtype=torch.float64)).clamp(
-                    max=len(tp) - 1
-                ),
-            ]
-        ).unique()
-        tp, fp, probability = tp[keep], fp[keep], probability[keep]
-        bins = (torch.sigmoid(edges[:-1] / temperature[0]) * 15).long().clamp(max=14)
-        count = torch.zeros(15, dtype=torch.float64).index_add_(0, bins, positive + negative)
-        hit = torch.zeros(15, dtype=torch.float64).index_add_(0, bins, positive)
-        some = count > 0
-        result.append(
-            {
-                "threshold": _listed(probability.tolist()),
-                "fpr": _listed((fp / negatives).tolist()),
-                "recall": _listed((tp / total).tolist()),
-                "precision": _listed((tp / (tp + fp)).tolist()),
-                "iou": _listed((tp / (total + fp)).tolist()),
-                "f": _listed((2 * tp / (total + tp + fp)).tolist()),
-                "chosen": item.decision.thresholds[label] if item.decision.thresholds else None,
-                "predicted": _listed(((torch.arange(15) + 0.5) / 15)[some].tolist()),
-                "observed": _listed((hit / count)[some].tolist()),
-                "pixels": [int(n) for n in count[some]],
-            }
-        )
-    return result
+def _curves(item: Evaluated, beta: float, points: int) -> list[dict[str, Any]]:
+    temperature = [] if item.task.name == "multiclass" else item.decision.temperature
+    found = class_curves(item.histogram, beta, temperature, points)
+    chosen: list[float | None] = [*item.decision.thresholds] or [None] * len(found)
+    return [
+        {name: [_rounded(value) for value in getattr(curve, name)] for name in ("threshold", "fpr", "recall", "precision", "iou", "f_beta")}
+        | {"reliability": [[_rounded(value) for value in values] for values in curve.reliability[:2]] + [curve.reliability.pixels]}
+        | {"chosen": threshold}
+        for curve, threshold in zip(found, chosen, strict=True)
+    ]

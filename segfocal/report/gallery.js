@@ -1,7 +1,7 @@
 "use strict";
 // Overlays: labels are bytes, coloured here onto a canvas over each image. Canvases are only written, never read.
 if (report.shown.length) {
-  const FOUND = [40, 220, 120], MISSED = [255, 70, 70], MADE_UP = [255, 190, 0], CONFUSED = [190, 60, 255], IGNORED = [128, 128, 128]; // as in overlay.py
+  const FOUND = [40, 220, 120], MISSED = [255, 70, 70], MADE_UP = [255, 190, 0], CONFUSED = [190, 60, 255], IGNORED = [128, 128, 128, 110]; // as in overlay.py; fainter where nothing counts
   const colours = report.classes.map(({ colour }) => colour.match(/\d+/g).map(Number));
   const on = new Set(report.classes.keys());
   if (report.task === "multiclass") report.backdrop.forEach((label) => on.delete(label));
@@ -9,7 +9,7 @@ if (report.shown.length) {
   const decoded = new Map(); // place -> promise of bytes
   let mode = document.querySelector("input[name=mode]:checked").value;
 
-  const packed = ([red, green, blue]) => new Uint32Array(new Uint8Array([red, green, blue, 255]).buffer)[0];
+  const packed = ([red, green, blue, alpha = 255]) => new Uint32Array(new Uint8Array([red, green, blue, alpha]).buffer)[0];
   const bytesOf = (place) => {
     if (!decoded.has(place)) decoded.set(place, inflated(report.shown[place].labels).then((answer) => answer.arrayBuffer()).then((buffer) => new Uint8Array(buffer)));
     return decoded.get(place);
@@ -101,7 +101,7 @@ if (report.shown.length) {
       const entry = document.createElement("span");
       const swatch = entry.appendChild(document.createElement("i"));
       swatch.className = "swatch";
-      swatch.style.background = `rgb(${colour})`;
+      swatch.style.background = `rgb(${colour.slice(0, 3)})`;
       entry.append(name);
       return entry;
     }));
@@ -127,6 +127,7 @@ if (report.shown.length) {
     current = place;
     document.getElementById("large-name").textContent = report.shown[place].name;
     const image = shots[place].querySelector("img");
+    large.style.setProperty("--ratio", report.shown[place].width / report.shown[place].height);
     large.querySelector(".panes").replaceChildren(...["image", "truth", "prediction", "errors"].map((what) => {
       const figure = document.createElement("figure");
       const stack = figure.appendChild(document.createElement("div"));

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import zlib
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,7 +44,7 @@ def page(evaluated: list[Evaluated], shown: list[Shown], differences: Sequence[M
     return environment.get_template("report.html.j2").render(
         style=_own("report.css"),
         scripts=[_own(name) for name in ("page.js", "charts.js", "gallery.js")],
-        plotly=base64.b64encode(zlib.compress(get_plotlyjs().encode(), 9)).decode(),
+        plotly=_plotly(),
         data=data | {"shown": [{"name": item.name, "width": item.width, "height": item.height, "labels": item.labels} for item in drawn]},
         drawn=drawn,
         evaluated=evaluated,
@@ -57,5 +58,11 @@ def page(evaluated: list[Evaluated], shown: list[Shown], differences: Sequence[M
     )
 
 
+@cache
+def _plotly() -> str:
+    """Packed: it is most of the page."""
+    return base64.b64encode(zlib.compress(get_plotlyjs().encode(), 9)).decode()
+
+
 def _own(name: str) -> Markup:
-    return Markup((HERE / name).read_text(encoding="utf-8"))  # noqa: S704  # a file of this package
+    return Markup((HERE / name).read_text(encoding="utf-8"))  # a file of this package

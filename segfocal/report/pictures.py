@@ -58,7 +58,7 @@ def _drawn(item: Shown, task: TaskConfig, widest: int) -> Drawn:
     scale = min(1.0, widest / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     content = io.BytesIO()
-    Image.fromarray(item.image).resize(size, Image.Resampling.BOX).save(content, "JPEG", quality=82, optimize=True)
+    Image.fromarray(item.image).resize(size, Image.Resampling.BOX).save(content, "JPEG", quality=85, subsampling=0)
     # Labels are not mixed: those of the middle of each area stand for it.
     rows, columns = (((np.arange(new) + 0.5) * old / new).astype(int) for new, old in ((size[1], height), (size[0], width)))
     truth, prediction = (labels[rows][:, columns] for labels in (item.truth, item.prediction))
@@ -77,4 +77,5 @@ def _planes(truth: Array, prediction: Array, task: TaskConfig) -> Array:
     if task.name == "multiclass":
         return np.stack([np.where(labels < task.num_classes, labels, IGNORED) for labels in (truth, prediction)]).astype(np.uint8)
     codes = (truth == 1) + 2 * (prediction == 1) + 4 * (truth > 1)
-    return np.moveaxis(codes, -1, 0).astype(np.uint8)
+    planes: Array = np.moveaxis(codes, -1, 0).astype(np.uint8)
+    return planes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from segfocal.metrics.calibration import calibration_error
 from segfocal.report.evaluated import Evaluated
 
 UNKNOWN = "–"
@@ -27,7 +28,7 @@ def percent(share: float | None) -> str:
 def interval(item: Evaluated, name: str) -> str:
     """From and to; empty where none was computed."""
     ends = item.intervals.get(name)
-    return f"{ends[0]:.3f} – {ends[1]:.3f}" if ends else ""
+    return f"{ends[0]:.3f}–{ends[1]:.3f}" if ends else ""
 
 
 def rule(item: Evaluated) -> str:
@@ -118,21 +119,17 @@ def _decides(item: Evaluated) -> dict[str, str]:
     return {
         **tile,
         "value": number(after),
-        "unit": f"with {fitted(item)}",
+        "unit": f"mean IoU with {fitted(item)}",
         "interval": interval(item, f"tuned/iou{end}"),
-        "note": f"fitted on validation; mean IoU {number(before)} → {number(after)} here, {most} {gains[most]:+.3f}",
+        "note": f"fitted on validation; {number(before)} by the plain rule, {most} {gains[most]:+.3f}",
     }
 
 
 def _sure(item: Evaluated) -> dict[str, str]:
-    value, end = item.figures.get("ece" + tail(item)), tail(item)
-    heat = item.decision.temperature
-    shown = ("temperature " + ", ".join(f"{degree:.3g}" for degree in heat)) if 0 < len(heat) <= 3 else "with temperatures" if heat else ""
-    notes = ["probability against what is so, on average", shown, f"Brier score {number(item.figures.get('brier' + end))}"]
-    return {
-        "question": "How sure?",
-        "value": percent(value),
-        "unit": "off: calibration error",
-        "interval": "",
-        "note": "; ".join(filter(None, notes)),
-    }
+    value, end, heat = item.figures.get("ece" + tail(item)), tail(item), item.decision.temperature
+    notes = ["the mean gap between a probability and how often it is right", f"Brier score {number(item.figures.get('brier' + end))}"]
+    if heat and item.task.name == "multiclass":
+        notes.append(f"predictions are cooled by the temperature {heat[0]:.3g}")
+    elif heat:
+        notes.append(f"{percent(float(calibration_error(item.histogram, heat).nanmean()))} with the fitted temperature")
+    return {"question": "How sure?", "value": percent(value), "unit": "calibration error", "interval": "", "note": "; ".join(notes)}

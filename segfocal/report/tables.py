@@ -42,35 +42,41 @@ def _row(item: Evaluated, end: str) -> dict[str, Any]:
 
 
 def compared(evaluated: Sequence[Evaluated], differences: Sequence[Mapping[str, Difference]]) -> dict[str, Any]:
-    """A row a checkpoint; the best of each column is marked, and from the second on what it has more than the first."""
+    """A row a checkpoint; the best of each column is marked, and from the second on what it has more than the first.
+
+    Where one has nothing fitted, its plain rule stands beside what is fitted of the others.
+    """
     end, any_fitted = tail(evaluated[0]), not all(item.decision.plain for item in evaluated)
     keys = [key + end for key in ("iou", "dice", "precision", "recall", "auroc", "ap", "ece")]
     titles = [title if end[0] == "/" else f"mean {title}" for title in (*COUNTED.values(), *RANKED.values())]
     if any_fitted:
         keys[1:1], titles[1:1] = [f"tuned/{keys[0]}"], [f"{titles[0]}, fitted"]
-    columns = [[_value_of(item, key) for item in evaluated] for key in keys]
-    known = [[value for value in column if value is not None] for column in columns]
-    best = [(min if key.startswith("ece") else max)(values, default=None) for key, values in zip(keys, known, strict=True)]
-    rows = []
-    for place, item in enumerate(evaluated):
-        cells = [
+    cells = [[_cell(item, key.removeprefix("tuned/") if item.decision.plain else key) for key in keys] for item in evaluated]
+    for key, column in zip(keys, zip(*cells, strict=True), strict=True):
+        known = [cell["value"] for cell in column if cell["value"] is not None]
+        best = (min if key.startswith("ece") else max)(known, default=None)
+        for cell in column:
+            cell["best"] = best is not None and cell["value"] == best
+    changed = [(key, title) for key, title in zip(keys, titles, strict=True) if differences and key in differences[0]]
+    return {
+        "titles": titles,
+        "changes": [f"{title} beyond 1" for _, title in changed[: 1 + any_fitted]],
+        "rows": [
             {
-                **_cell(item, key),
-                "value": column[place],
-                "text": number(column[place]),
-                "best": column[place] is not None and column[place] == highest,
+                "name": item.name,
+                "cells": line,
+                "changes": [_change(differences[place - 1].get(key) if place else None) for key, _ in changed[: 1 + any_fitted]],
             }
-            for key, column, highest in zip(keys, columns, best, strict=True)
-        ]
-        found = differences[place - 1].get(keys[0]) if 0 < place <= len(differences) else None
-        change = f"{found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f}), p = {found.p:.3f}" if found else ""
-        rows.append({"name": item.name, "cells": cells, "change": change, "sure": bool(found and found.p < SURE)})
-    return {"titles": titles, "rows": rows, "changes": bool(differences)}
+            for place, (item, line) in enumerate(zip(evaluated, cells, strict=True))
+        ],
+    }
 
 
-def _value_of(item: Evaluated, name: str) -> float | None:
-    """By what the checkpoint decides by; where nothing was fitted that is the plain rule."""
-    return item.figures.get(name.removeprefix("tuned/") if item.decision.plain else name)
+def _change(found: Difference | None) -> dict[str, Any]:
+    if found is None:
+        return {"value": None, "text": "", "interval": "", "sure": False}
+    ends = f"{found.low:+.3f} to {found.high:+.3f}"
+    return {"value": found.value, "text": f"{found.value:+.3f}", "interval": f"{ends}, p = {found.p:.3f}", "sure": found.p < SURE}
 
 
 def _cell(item: Evaluated, name: str) -> dict[str, Any]:
@@ -84,8 +90,8 @@ def bars(evaluated: list[Evaluated]) -> list[dict[str, Any]]:
     result = []
     for place, row in enumerate(tables[0][1]):
         lines = []
-        for item, table in tables:
-            called = [item.name] if len(evaluated) > 1 else []
+        for count, (item, table) in enumerate(tables, start=1):
+            called = [str(count)] if len(evaluated) > 1 else []
             lines.append({"label": ", ".join([*called, rule(item)]), "cell": table[place]["plain"][0], "tuned": False})
             if table[place]["tuned"]:
                 lines.append({"label": ", ".join([*called, fitted(item)]), "cell": table[place]["tuned"][0], "tuned": True})
