@@ -68,7 +68,7 @@ def write(content: dict[str, Any], path: Path) -> None:
         told = json.dumps(content["segfocal"], allow_nan=False)
     except (TypeError, ValueError) as error:
         raise UserError(f"the checkpoint says what JSON cannot hold: {error}") from None
-    path.write_bytes(library.save(tensors, metadata={"format": "pt", "segfocal": told}))
+    path.write_bytes(library.save(tensors, metadata={"segfocal": told}))  # one key: several have no order
 
 
 def read(path: Path) -> dict[str, Any]:

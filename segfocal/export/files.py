@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import io
 import json
-import logging
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +12,7 @@ import torch
 
 from segfocal.data.source import Array
 from segfocal.errors import UserError
-from segfocal.export.graph import first_line
+from segfocal.export.graph import first_line, quietly
 from segfocal.export.parity import Run
 from segfocal.shared_weights import INSTALL
 
@@ -97,16 +93,3 @@ def tidy(model: Any, about: dict[str, Any]) -> None:
         if dim.dim_param:
             dim.dim_param = names[dim.dim_param]
     onnx.helper.set_model_props(model, {key: json.dumps(value) for key, value in about.items()})
-
-
-@contextlib.contextmanager
-def quietly() -> Iterator[None]:
-    """Nothing of what exporters tell on their way."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
+import logging
 import warnings
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -70,8 +74,7 @@ def traced(source: Source, config: ExportConfig) -> torch.export.ExportedProgram
         dims |= {2: STRIDE * torch.export.Dim("rows"), 3: STRIDE * torch.export.Dim("columns")}
     image = torch.zeros(batch, source.architecture.in_channels, height, width)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the tracer's, on the insides of models
+        with quietly():
             program = torch.export.export(graph.eval(), (image,), dynamic_shapes=({**dims},), strict=False)
     except Exception as error:  # what models meet when they are traced is of every kind
         hint = "" if config.size else "; where it takes one size alone, say that, as in size=[224,224]"
@@ -94,3 +97,16 @@ def with_pools(model: nn.Module) -> nn.Module:
 
 def first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Nothing of what exporters tell on their way."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

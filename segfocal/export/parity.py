@@ -16,7 +16,7 @@ from segfocal.export.graph import first_line
 from segfocal.export.source import Source
 
 TOLERANCE = 1e-3  # of the largest logit: some hundred times what fp32 rounds, a hundredth of what changes a mask
-CHECKED = ((1, 288, 320), (3, 384, 256))  # batch, height, width; none of them what was traced
+CHECKED = ((1, 288, 320), (2, 320, 256))  # batch, height, width; none of them what was traced
 Run = Callable[[Array], tuple[Array, Array]]
 """From an image as the file takes it to logits and probabilities."""
 
@@ -42,7 +42,7 @@ def check(source: Source, config: ExportConfig, run: Run) -> str:
                 found = run(given)
             except Exception as error:  # whatever the runtime meets
                 raise UserError(
-                    f"{source.name}: what was exported does not run on {shape} ({first_line(error)}): nothing is kept"
+                    f"{source.name}: what was exported does not run on {shown(shape)} ({first_line(error)}): nothing is kept"
                 ) from None
             largest = max(largest, float(logits.abs().max()))
             worst = max(worst, difference(found[0], logits))
