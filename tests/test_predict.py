@@ -498,8 +498,9 @@ def test_checkpoints_that_cannot_be_used(here: Path, made: Any, said: str, capsy
         (["inference.tile=[100,100]"], "not a multiple of 32"),
         (["--force"], "--force: no such flag"),
         (["wirte=[ids]"], "wirte"),
-        (["input=twins"], "twins/a.jpg and twins/a.png would both be written to new/ids/a.png"),
-        (["input=out/ids", "out=out"], "is an image to be read and would be overwritten"),
+        (["input=twins"], "twins/a.jpg and twins/a.png: would both be written to new/ids/a.png"),
+        (["input=lines"], "lines/a\\nb.jpg and lines/a\\nb.png: would both be written to new/ids/a\\nb.png"),
+        (["input=out/ids", "out=out"], "is an image to be read, and would be overwritten"),
         (["input=photos", "out=taken"], "taken/ids/a.png: is there, and was not made by this command"),
         (["input=photos", "out=blocked"], "blocked/ids/a.png: is a folder, and in the way"),
         (["input=photos", "out=strange"], "out=strange: its prediction.json cannot be read"),
@@ -508,7 +509,7 @@ def test_checkpoints_that_cannot_be_used(here: Path, made: Any, said: str, capsy
 def test_mistakes_are_a_line(
     here: Path, ckpts: dict[str, Path], overrides: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("twins/a.jpg", "twins/a.png", "out/ids/a.png", "taken/ids/a.png"):
+    for name in ("twins/a.jpg", "twins/a.png", "lines/a\nb.jpg", "lines/a\nb.png", "out/ids/a.png", "taken/ids/a.png"):
         picture(here / name)
     (here / "empty").mkdir()
     (here / "blocked/ids/a.png").mkdir(parents=True)

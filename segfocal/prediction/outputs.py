@@ -13,8 +13,8 @@ from PIL import Image
 from segfocal.callbacks import visible
 from segfocal.config.predict import Kind, PredictConfig
 from segfocal.config.task import TaskConfig
+from segfocal.data.faults import BadFileError
 from segfocal.data.source import Array
-from segfocal.errors import UserError
 from segfocal.prediction.inputs import Item
 from segfocal.prediction.ledger import durable
 from segfocal.prediction.predictor import HIGHEST, Prediction
@@ -50,17 +50,19 @@ class Outputs:
         return [place / f"{item.stem}.{'npz' if npz else 'png'}" for place in places]
 
     def check(self, items: list[Item]) -> None:
-        """Raise UserError where two images would be written to one file, an image be overwritten, or a place is taken."""
+        """Raise BadFileError where two images would be written to one file, an image be overwritten, or a place is taken."""
         targets: dict[Path, Item] = {}
         sources = {item.path.resolve() for item in items}
         for item in items:
             for path in self.paths(item):
                 if (other := targets.setdefault(path, item)) is not item:
-                    raise UserError(f"{other.path} and {item.path} would both be written to {path}: rename one, or predict them apart")
+                    raise BadFileError(
+                        f"{other.path} and {item.path}", f"would both be written to {path}", "rename one, or predict them apart"
+                    )
                 if path.resolve() in sources:
-                    raise UserError(f"{path} is an image to be read and would be overwritten: choose another out")
+                    raise BadFileError(path, "is an image to be read, and would be overwritten", "choose another out")
                 if path.is_dir():
-                    raise UserError(f"{path}: is a folder, and in the way of what is to be written: choose another out")
+                    raise BadFileError(path, "is a folder, and in the way of what is to be written", "choose another out")
 
     def done(self, item: Item) -> bool:
         """Whether all is there, and not older than the image."""

@@ -47,7 +47,7 @@ def predict(config: PredictConfig) -> Done:
     about = {"checkpoint": str(predictor.path.absolute()), "task": predictor.task.name, "classes": predictor.task.class_names}
     ledger = Ledger(outputs.out, predictor.settings, about, predictor.task.class_names)
     if not (outputs.out / RECORD).exists() and (there := outputs.taken(items)):
-        raise UserError(f"{there}: is there, and was not made by this command: choose another out")
+        raise BadFileError(there, "is there, and was not made by this command", "choose another out")
     done = Done()
     try:
         for item in track(items, "predicting", transient=True, disable=not sys.stdout.isatty()):
