@@ -102,7 +102,7 @@ class ImageTable:
             confusion = torch.bincount(cells.flatten(), minlength=count * count + 1)[:-1].view(count, count)
             hit, all_predicted, all_true = confusion.diagonal(), confusion.sum(0), confusion.sum(1)
         else:
-            found, true = (predicted == 1) & valid_CHW, (ids_CHW == 1) & valid_CHW
+            found, true = (predicted == 1) & valid_CHW, ids_CHW == 1
             hit, all_predicted, all_true = (each.sum((1, 2)) for each in (found & true, found, true))
         counts: Counts = torch.stack([hit, all_predicted - hit, all_true - hit], dim=1).cpu().numpy()
         return counts

@@ -241,7 +241,8 @@ def test_few_images_that_differ_prove_little(better: int) -> None:
     found = compare(table_of(a), table_of(b), draws=2000)
     assert found["iou/0"].value > 0 and found["iou_macro"].value > 0
     assert found["iou/0"].p >= 2 ** (1 - better) and found["iou_macro"].p >= 2 ** (1 - better)
-    assert found["iou/1"] == Difference(0.0, 0.0, 0.0, 1.0)
+    assert found["recall/0"].p == found["iou/0"].p
+    assert found["iou/1"] == found["recall/1"] == Difference(0.0, 0.0, 0.0, 1.0)
 
 
 def test_the_counts_by_the_decision_are_compared_where_asked() -> None:
@@ -254,6 +255,14 @@ def test_the_counts_by_the_decision_are_compared_where_asked() -> None:
 def test_images_are_paired_by_name() -> None:
     a, b = predictions(TRUTH, 1), predictions(TRUTH, 2)
     names = [f"{number:02d}" for number in range(30)]
+    order = np.random.default_rng(0).permutation(30)
+    shuffled = table_of(b[order], [names[number] for number in order])
+    assert compare(table_of(a, names), shuffled, draws=50) == compare(table_of(a, names), table_of(b, names), draws=50)
+
+
+def test_images_of_one_name_are_paired_by_their_masks() -> None:
+    a, b = predictions(TRUTH, 1), predictions(TRUTH, 2)
+    names = [f"{number // 3:02d}" for number in range(30)]
     order = np.random.default_rng(0).permutation(30)
     shuffled = table_of(b[order], [names[number] for number in order])
     assert compare(table_of(a, names), shuffled, draws=50) == compare(table_of(a, names), table_of(b, names), draws=50)

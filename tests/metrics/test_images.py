@@ -291,6 +291,8 @@ def test_images_without_a_figure_are_drawn_only() -> None:
     table = made([("a", 0, 0, 0), ("b", 1, 0, 0), ("c", 0, 0, 0), ("d", 0, 0, 0)])
     assert table.choose(9) == [(1, "worst"), (0, "random"), (2, "random"), (3, "random")]
     assert made([("a", 0, 0, 0)]).choose(3) == [(0, "random")]
+    two = made([("a", 0, 0, 0), ("b", 1, 0, 0), ("c", 1, 1, 0), ("d", 0, 0, 0), ("e", 0, 0, 0)])
+    assert two.choose(5) == [(2, "worst"), (1, "best"), (0, "random"), (3, "random"), (4, "random")]
 
 
 @settings(max_examples=60, deadline=None)
