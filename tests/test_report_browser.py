@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from segfocal.report.evaluated import Evaluated
 from segfocal.report.overlay import FALSE, FOUND, MISSED, class_colours
 from segfocal.report.page import page
-from tests.test_report_page import HOSTILE, evaluated, shown
+from tests.reports import HOSTILE, evaluated, shown
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 # Overlays are painted in the frame after they come into sight, those of the first time once their labels are unpacked.

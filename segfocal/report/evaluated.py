@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 from torch import Tensor
 
 from segfocal.config.task import TaskConfig
 from segfocal.decision import Decision
+from segfocal.metrics.images import ImageTable, Why
 from segfocal.report.overlay import Array
-
-if TYPE_CHECKING:
-    from segfocal.metrics.images import ImageTable
-
-Why = Literal["worst", "best", "random"]
 
 
 @dataclass
