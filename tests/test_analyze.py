@@ -71,12 +71,12 @@ def test_every_fault_is_told_at_once_with_what_mends_it(folder: Path, analyze: C
     found = json.loads(done.out)
     assert found["usable"] is False
     faults = {Path(fault["where"]).name: fault for step in found["steps"] for fault in step["faults"]}
-    assert faults["masks"]["found"] == "1 of 12 images have no mask: photo_03"
+    assert faults["masks"]["found"] == "1 of 12 images has no mask: photo_03"
     assert faults["photo_00.png"]["found"] == "values 3 (4096 pixels)"
     assert faults["photo_00.png"]["mend"].startswith("add them, as a class")
     assert faults["photo_01.png"]["expected"] == "its image has 64 x 64"
     assert faults["photo_02.jpg"]["found"] == "an empty file"
-    assert faults["data.root=dataset"]["found"] == "1 images of train are in val, too: photo_04 is photo_07"
+    assert faults["data.root=dataset"]["found"] == "1 image of train is in val, too: photo_04 is photo_07"
     assert len(faults) == 5
     shown = analyze(*SAID, "data.label_map={0:0,255:1}")
     assert shown.code == 2
@@ -126,8 +126,8 @@ def test_warnings_of_masks(folder: Path) -> None:
         mask_of(folder, name, np.zeros((64, 64)))
     found = look(opened(folder, label_map={**MAP, 254: "ignore"}))
     assert warnings(found) == [
-        "1 masks of train have no pixel that counts, all are ignored: photo_02",
-        "1 masks of train have 9 pixels or fewer of blob: photo_01",
+        "1 mask of train has no pixel that counts, all are ignored: photo_02",
+        "1 mask of train has 9 pixels or fewer of blob: photo_01",
         "no pixel of blob in test: there will be no figure",
     ]
     assert any("test: 3 images without any of blob" in line for step in found.steps for line in step.found)
@@ -149,8 +149,8 @@ def test_images_that_are_there_twice_or_look_the_same_are_named(tmp_path: Path) 
     for split, part in {"train": names[:2] + names[3:4], "val": names[2:3], "test": names[4:]}.items():
         (tmp_path / f"{split}.txt").write_text("\n".join(part))
     assert warnings(look(opened(tmp_path))) == [
-        "1 images are there twice in a split: photo_00 is photo_01",
-        "1 images look the same in two splits: train/photo_00 looks like val/photo_02; data.group keeps such images together",
+        "1 image is there twice in a split: photo_00 is photo_01",
+        "1 image looks the same in two splits: train/photo_00 looks like val/photo_02; data.group keeps such images together",
     ]
 
 
@@ -173,7 +173,7 @@ def test_sizes_and_crops(tmp_path: Path) -> None:
     sizes = next(step for step in look(data).steps if step.title == "sizes")
     assert sizes.found == ["2 different, most often 64 x 64, 90 x 40", "height 40 to 64, middle 64; width 64 to 90, middle 64"]
     small = sum(height < 64 for height, _ in data.measured["train"].sizes)
-    assert sizes.warnings == [f"{small} training images are smaller than data.crop=[64, 64], and are padded"]
+    assert sizes.warnings == [f"{small} training images are smaller than data.crop=[64, 64], and padded"]
 
 
 def test_shares_of_crops_are_measured_and_rare_classes_get_their_sampling() -> None:

@@ -158,7 +158,7 @@ def _one_by_one(schema: type, config_name: str, overrides: list[Override]) -> li
         return problems or [first_line(error)]
     for item in values:
         if not item.key_or_group.startswith("hydra"):
-            _put(plain, item.key_or_group.split("."), item.value())
+            problems += _put(plain, item.key_or_group.split("."), item)
     try:
         parse(schema, DictConfig(plain))
     except UserError as error:
@@ -171,12 +171,19 @@ def _options(group: str) -> list[str]:
     return [name for name in GlobalHydra.instance().config_loader().get_group_options(group) if group.split("/")[0] != "schema"]
 
 
-def _put(tree: Any, path: list[str], value: Any) -> None:
-    for key in path[:-1]:
+def _put(tree: Any, path: list[str], item: Override) -> list[str]:
+    """Set a value in a tree; returns the mistake where there is something that has no keys."""
+    for depth, key in enumerate(path[:-1], start=1):
+        if isinstance(tree.get(key), list):  # Hydra can set a part of it
+            return []
         if not isinstance(tree.get(key), dict):
+            if key in tree and not item.is_add():
+                whole, rest = ".".join(path[:depth]), ".".join(path[depth:])
+                return [f"{item.input_line}: {whole} is given as a whole, as in '{whole}={{{rest}:{item.value()},...}}'"]
             tree[key] = {}
         tree = tree[key]
-    tree[path[-1]] = value
+    tree[path[-1]] = item.value()
+    return []
 
 
 def first_line(error: Exception) -> str:

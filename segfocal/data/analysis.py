@@ -12,7 +12,7 @@ from rich.progress import track
 
 from segfocal.config.sampling import RareClassConfig, SamplingConfig, UniformConfig
 from segfocal.data.datamodule import SegmentationData
-from segfocal.data.faults import Fault
+from segfocal.data.faults import Fault, counted
 from segfocal.data.source import Array
 from segfocal.data.splits import named
 from segfocal.data.stats import SplitStats
@@ -108,13 +108,15 @@ def _splits(data: SegmentationData, stats: dict[str, SplitStats], shared: list[F
                 by_look[look].append((split, name, content))
     twice = [items for items in by_content.values() if len(items) > 1 and len({split for split, _ in items}) == 1]
     if twice:
-        step.warnings.append(f"{len(twice)} images are there twice in a split: {named([f'{a[1]} is {b[1]}' for a, b, *_ in twice])}")
+        pairs = [f"{a[1]} is {b[1]}" for a, b, *_ in twice]
+        step.warnings.append(f"{counted(len(twice), 'image is', 'images are')} there twice in a split: {named(pairs)}")
     alike = [
         items for items in by_look.values() if len({split for split, _, _ in items}) > 1 and len({content for _, _, content in items}) > 1
     ]
     if alike:
         pairs = [" looks like ".join(f"{split}/{name}" for split, name, _ in _of_two_splits(items)) for items in alike]
-        step.warnings.append(f"{len(alike)} images look the same in two splits: {named(pairs)}; data.group keeps such images together")
+        images = counted(len(alike), "image looks", "images look")
+        step.warnings.append(f"{images} the same in two splits: {named(pairs)}; data.group keeps such images together")
     if not twice and not alike and not shared and data.config.check != "off":
         step.found.append("no image is there twice")
     if "test" not in stats:
@@ -142,15 +144,17 @@ def _classes(data: SegmentationData, stats: dict[str, SplitStats]) -> Step:
         names = _names(data, split, found)
         ignored = [name for name, row in zip(names, found.valid_NC, strict=True) if not row.any()]
         if ignored:
-            step.warnings.append(f"{len(ignored)} masks of {split} have no pixel that counts, all are ignored: {named(ignored)}")
+            masks = counted(len(ignored), f"mask of {split} has", f"masks of {split} have")
+            step.warnings.append(f"{masks} no pixel that counts, all are ignored: {named(ignored)}")
         for label in range(first, task.num_classes):
             few = [name for name, row in zip(names, found.pixels_NC[:, label], strict=True) if 0 < row <= NEARLY_EMPTY]
             if few:
                 kind = task.class_names[label]
-                step.warnings.append(f"{len(few)} masks of {split} have {NEARLY_EMPTY} pixels or fewer of {kind}: {named(few)}")
+                masks = counted(len(few), f"mask of {split} has", f"masks of {split} have")
+                step.warnings.append(f"{masks} {NEARLY_EMPTY} pixels or fewer of {kind}: {named(few)}")
         empty = int((found.pixels_NC[:, first:].sum(1) == 0).sum())
         if empty:
-            step.found.append(f"{split}: {empty} images without any of {', '.join(task.class_names[first:])}")
+            step.found.append(f"{split}: {counted(empty, 'image', 'images')} without any of {', '.join(task.class_names[first:])}")
     if "train" in stats and task.name == "binary" and stats["train"].prior[0] > INVERTED:
         share = stats["train"].prior[0]
         step.warnings.append(
@@ -171,7 +175,8 @@ def _sizes(data: SegmentationData, stats: dict[str, SplitStats]) -> Step:
     if data.config.crop and "train" in stats:
         small = sum(height < data.config.crop[0] or width < data.config.crop[1] for height, width in stats["train"].sizes)
         if small:
-            step.warnings.append(f"{small} training images are smaller than data.crop={data.config.crop}, and are padded")
+            images = counted(small, "training image is", "training images are")
+            step.warnings.append(f"{images} smaller than data.crop={data.config.crop}, and padded")
     return step
 
 

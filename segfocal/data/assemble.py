@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from segfocal.config.layouts import FilesConfig
 from segfocal.config.task import TaskConfig
-from segfocal.data.faults import Fault, told
+from segfocal.data.faults import Fault, counted, told
 from segfocal.data.files import FileSource, Listing, Masks, Sample
 from segfocal.data.scan import measured
 from segfocal.data.source import Array, Source, Sources
@@ -71,7 +71,8 @@ def _as_before(samples: list[Sample], stored: str | dict[str, list[str]], faults
             )
         )
     if new := set(by_name) - {name for names in stored.values() for name in names}:
-        log.warning("%d samples are in no split, for they have come since: %s", len(new), named(sorted(new)))
+        count = counted(len(new), "sample is in no split, for it has", "samples are in no split, for they have")
+        log.warning("%s come since: %s", count, named(sorted(new)))
     return {split: [by_name[name] for name in names if name in by_name] for split, names in stored.items()}
 
 

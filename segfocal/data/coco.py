@@ -13,7 +13,7 @@ from segfocal.config.layouts import CocoConfig
 from segfocal.config.task import TaskConfig
 from segfocal.data.assemble import sources_of
 from segfocal.data.coco_masks import BACKGROUND, Annotation, CocoMasks
-from segfocal.data.faults import Fault
+from segfocal.data.faults import Fault, counted
 from segfocal.data.files import Listing, Sample
 from segfocal.data.folder import existing_root
 from segfocal.data.source import Sources
@@ -105,7 +105,9 @@ def _samples(
     samples: list[Sample] = []
     names: set[str] = set()
     if lost := sorted({str(number) for number in of_image} - {str(image["id"]) for image in content["images"]}):
-        faults.append(Fault(str(path), f"annotations of {len(lost)} images that it does not name: image_id {named(lost)}"))
+        faults.append(
+            Fault(str(path), f"annotations of {counted(len(lost), 'image', 'images')} that it does not name: image_id {named(lost)}")
+        )
     for image in content["images"]:
         file = folder / str(image["file_name"])
         name = Path(str(image["file_name"])).with_suffix("").as_posix()

@@ -41,6 +41,11 @@ class BadFileError(UserError):
         return str(self.fault)
 
 
+def counted(count: int, one: str, more: str) -> str:
+    """`1 mask is` or `2 masks are`."""
+    return f"{count} {one if count == 1 else more}"
+
+
 def told(faults: Sequence[Fault], where: str) -> UserError:
     """All faults of a pass in one error, a line each.
 

@@ -14,7 +14,7 @@ from segfocal.data.files import Listing, MaskFiles, Sample
 from segfocal.data.formats import IMAGE_SUFFIXES, MASK_SUFFIXES
 from segfocal.data.pairing import by_name, unpaired
 from segfocal.data.source import Sources
-from segfocal.data.splits import SPLITS, Splits, by_files, named
+from segfocal.data.splits import SPLITS, Splits, by_files, misnamed, named
 from segfocal.errors import UserError
 
 log = logging.getLogger("segfocal")
@@ -43,13 +43,19 @@ def existing_root(root: str | None) -> Path:
 def _detected(root: Path, config: FolderConfig) -> str:
     if any((root / f"{split}.txt").is_file() for split in SPLITS):
         return "files"
-    return "folders" if any((root / config.images / split).is_dir() for split in SPLITS) else "fractions"
+    return "folders" if any((root / config.images / split).is_dir() for split in SPLITS) or _other_folders(root, config) else "fractions"
+
+
+def _other_folders(root: Path, config: FolderConfig) -> list[Fault]:
+    """Folders that were meant for splits."""
+    there = [path for path in (root / config.images).glob("*") if path.is_dir()]
+    return misnamed(there, [path.name for path in there])
 
 
 def _split_folders(root: Path, config: FolderConfig, task: TaskConfig) -> Listing:
-    faults: list[Fault] = []
+    faults = _other_folders(root, config)
     there = [split for split in SPLITS if (root / config.images / split).is_dir()]
-    if not there:
+    if not there and not faults:
         raise UserError(f"data.split=folders: {root / config.images} has no folder train, val or test; data.split=fractions draws them")
     return Listing({split: _paired(root, config, task, split, faults)[1] for split in there}, faults=faults)
 
@@ -63,13 +69,14 @@ def _one_folder(root: Path, config: FolderConfig, task: TaskConfig, how: str) ->
     if not any((root / f"{split}.txt").is_file() for split in SPLITS):
         raise UserError(f"data.split=files: {root} has no train.txt, val.txt or test.txt; data.split=fractions draws them")
     splits = by_files(root, names, faults, config.images)
+    faults += misnamed(root.glob("*.txt"), splits)
     _unnamed(names, splits)
     return Listing({split: [known[name] for name in found if name in known] for split, found in splits.items()}, faults=faults)
 
 
 def _unnamed(names: list[str], splits: Splits) -> None:
     if left := sorted(set(names).difference(*splits.values())):
-        log.warning("%d of %d images are in no split: %s", len(left), len(names), named(left))
+        log.warning("%d of %d images %s in no split: %s", len(left), len(names), "is" if len(left) == 1 else "are", named(left))
 
 
 def _paired(root: Path, config: FolderConfig, task: TaskConfig, split: str, faults: list[Fault]) -> tuple[list[str], list[Sample]]:

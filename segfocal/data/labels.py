@@ -9,7 +9,7 @@ import numpy as np
 
 from segfocal.config.labels import HIGHEST, Label, LabelMapping, rules
 from segfocal.config.task import TaskConfig
-from segfocal.data.faults import BadFileError
+from segfocal.data.faults import BadFileError, counted
 from segfocal.data.source import Array
 
 UNKNOWN = 65535
@@ -74,7 +74,7 @@ class LabelMap:
         if (ids == UNKNOWN).any():
             strange, counts = np.unique(numbers[ids == UNKNOWN], return_counts=True)
             most = np.argsort(-counts, kind="stable")[:MOST_NAMED]
-            shown = ", ".join(f"{self._shown(strange[item])} ({counts[item]} pixels)" for item in most)
+            shown = ", ".join(f"{self._shown(strange[item])} ({counted(counts[item], 'pixel', 'pixels')})" for item in most)
             kind = "colours" if self.colours else "values"
             more = ", ..." if len(strange) > MOST_NAMED else ""
             raise BadFileError(where, f"{kind} {shown}{more}", *self._allowed(np.unique(numbers)))

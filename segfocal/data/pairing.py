@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from segfocal.data.faults import Fault
+from segfocal.data.faults import Fault, counted
 from segfocal.data.formats import IMAGE_SUFFIXES
 from segfocal.data.splits import named
 from segfocal.nearest import did_you_mean
@@ -79,11 +79,14 @@ def unpaired(images: dict[str, Path], masks: dict[str, Path], folder: Path, of: 
         mend = (
             f"data.mask_suffix={example}" if example and example != suffix else "data.mask_suffix or data.match say how names go together"
         )
-        faults.append(Fault(str(folder), f"{len(missing)} of {len(images)} images have no mask: {named(missing)}", mend=mend))
+        have = "has" if len(missing) == 1 else "have"
+        faults.append(Fault(str(folder), f"{len(missing)} of {len(images)} images {have} no mask: {named(missing)}", mend=mend))
     if orphans := sorted(set(masks) - set(images)):
         others = [path for path in of.glob(f"{glob.escape(orphans[0])}.*") if path.suffix.lower() not in IMAGE_SUFFIXES or path.is_dir()]
         what = f"{others[0].name} is {'a folder' if others[0].is_dir() else 'not read: save it as PNG'}" if others else ""
-        faults.append(Fault(str(folder), f"{len(orphans)} masks have no image in {of}: {named(orphans)}", mend=what))
+        faults.append(
+            Fault(str(folder), f"{counted(len(orphans), 'mask has', 'masks have')} no image in {of}: {named(orphans)}", mend=what)
+        )
     return faults
 
 

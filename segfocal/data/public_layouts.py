@@ -10,7 +10,7 @@ from segfocal.config.layouts import CityscapesConfig, VocConfig
 from segfocal.config.public_sets import CITYSCAPES_LABELS
 from segfocal.config.task import TaskConfig
 from segfocal.data.assemble import sources_of
-from segfocal.data.faults import Fault
+from segfocal.data.faults import Fault, counted
 from segfocal.data.files import Listing, MaskFiles, Sample
 from segfocal.data.folder import existing_root
 from segfocal.data.source import Sources
@@ -60,11 +60,10 @@ def _with_masks(samples: list[Sample], faults: list[Fault]) -> list[Sample]:
     """The samples whose files are there."""
     whole = [sample for sample in samples if sample.image.is_file() and sample.masks[0].is_file()]
     for what, missing in (
-        ("images", [str(sample.image) for sample in samples if not sample.image.is_file()]),
-        ("masks", [str(sample.masks[0]) for sample in samples if not sample.masks[0].is_file()]),
+        ("image", [str(sample.image) for sample in samples if not sample.image.is_file()]),
+        ("mask", [str(sample.masks[0]) for sample in samples if not sample.masks[0].is_file()]),
     ):
         if missing:
-            faults.append(
-                Fault(str(Path(missing[0]).parent), f"{len(missing)} {what} are not there: {named([Path(item).name for item in missing])}")
-            )
+            found = f"{counted(len(missing), f'{what} is', f'{what}s are')} not there: {named([Path(item).name for item in missing])}"
+            faults.append(Fault(str(Path(missing[0]).parent), found))
     return whole

@@ -14,7 +14,7 @@ from rich.progress import track
 
 from segfocal.config.task import TaskConfig
 from segfocal.data.cache import StatsCache, digest
-from segfocal.data.faults import BadFileError, Fault
+from segfocal.data.faults import BadFileError, Fault, counted
 from segfocal.data.measure import SampleStats, measure
 from segfocal.data.source import Source, Sources
 from segfocal.data.splits import named
@@ -71,7 +71,7 @@ def scan(sources: Sources, task: TaskConfig, where: str, check: Check = "fast", 
         faults += [result for result in results.values() if isinstance(result, Fault)]
         if samples:
             stats[split] = SplitStats(list(samples.values()), list(samples), len(source))
-    faults = list(dict.fromkeys(faults))
+    faults = sorted(dict.fromkeys(faults), key=lambda fault: fault.where)
     if "train" in stats and not faults:
         faults += no_foreground(stats["train"], task, where)
     return Scan(stats, sources.faults, faults, [] if overlap else shared_images(sources, stats, where))
@@ -144,7 +144,7 @@ def shared_images(sources: Sources, stats: dict[str, SplitStats], where: str) ->
     return [
         Fault(
             where,
-            f"{len(both)} images of {split} are in {other}, too: "
+            f"{counted(len(both), f'image of {split} is', f'images of {split} are')} in {other}, too: "
             + named([f"{of_split[split][content]} is {of_split[other][content]}" for content in both]),
             "an image belongs to one split",
             "take them out of one, or say data.overlap=allow",

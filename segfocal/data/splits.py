@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterable
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
-from segfocal.data.faults import Fault
+from segfocal.data.faults import Fault, counted
 from segfocal.data.files import Sample
 from segfocal.data.formats import IMAGE_SUFFIXES
 from segfocal.data.source import Array
@@ -17,6 +18,7 @@ from segfocal.errors import UserError
 from segfocal.nearest import did_you_mean
 
 SPLITS = ("train", "val", "test")
+OFTEN = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}  # what others call them
 MOST_NAMED = 5  # names in a message
 
 Splits = dict[str, list[str]]  # the names of each split's samples
@@ -44,7 +46,8 @@ def by_files(root: Path, names: list[str], faults: list[Fault], folder: str = ""
         unknown = [name for name in found if name not in known]
         if unknown:
             near = did_you_mean(unknown[0], known, most=0).removeprefix("; ")
-            faults.append(Fault(str(path), f"{len(unknown)} of {len(found)} lines name no image: {named(unknown)}", mend=near))
+            lines_name = counted(len(found), "line names", "lines name")
+            faults.append(Fault(str(path), f"{len(unknown)} of {lines_name} no image: {named(unknown)}", mend=near))
         twice = {name for name, count in Counter(found).items() if count > 1 or name in taken}
         if twice:
             elsewhere = taken.get(min(twice), split)
@@ -52,6 +55,18 @@ def by_files(root: Path, names: list[str], faults: list[Fault], folder: str = ""
         splits[split] = [name for name in dict.fromkeys(found) if name in known and name not in taken]
         taken.update(dict.fromkeys(found, split))
     return splits
+
+
+def misnamed(paths: Iterable[Path], there: Iterable[str]) -> list[Fault]:
+    """Of files and folders those that name a split otherwise than it is named here, where that split is not there."""
+    faults = []
+    for path in sorted(paths):
+        name = path.name.removesuffix(".txt").lower()
+        split = OFTEN.get(name, name)
+        if split in SPLITS and split not in there:
+            expected = f"splits are called {', '.join(SPLITS)}"
+            faults.append(Fault(str(path), "no split has this name", expected, f"did you mean {split}{path.suffix}? rename it"))
+    return faults
 
 
 def _as_named(line: str, known: set[str], folder: str) -> str:

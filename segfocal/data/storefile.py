@@ -1,7 +1,8 @@
 """`data.cache=disk`: the file of decoded samples, in `segfocal.data.cache.cache_dir()/samples`.
 
 Samples, then the kind and a checksum of each, then their number. It is written under another name until it is whole. Its own name says
-which data set and settings it is for, and which samples as they are now: the next run takes it up, and what has changed replaces it.
+which data set and settings it is for, which samples, and how they are now: the next run takes it up, and what has changed replaces it.
+Runs on other samples of the data, of another seed or data.limit, have files of their own, the latest of which are kept.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from segfocal.data.store import Layout, Stored, advice, fill, in_threads, mapped
 
 VERSION = 1  # of the file
 END = 8  # bytes of the number
+OTHERS = 3  # so many files of other samples of the same data are kept
 FORGOTTEN = 24 * 3600  # seconds after which an unfinished file is of a run that was killed
 
 log = logging.getLogger("segfocal")
@@ -38,14 +40,12 @@ def on_disk(source: Source, layout: Layout, cache_gb: float | None, taken: int, 
         what: to call the samples in the log.
         where: the data set.
     """
-    started, folder = time.monotonic(), cache_dir() / "samples"
-    family = digest(f"{where} {what} {source.settings}").hex()
-    identities = "\n".join(source.identity(index) for index in range(len(source)))
-    path = folder / f"{family}-{digest(f'{VERSION} {layout.text} {identities}').hex()}.bin"
-    older = list(folder.glob(f"{family}-*.bin"))
-    free = free_disk(folder) + sum(old.stat().st_size for old in older)
-    count = layout.fitting(room(cache_gb, free, taken))
+    started, path = time.monotonic(), file_of(source, layout, what, where)
+    folder = path.parent
     try:
+        older = replaced_by(path)
+        free = free_disk(folder) + sum(old.stat().st_size for old in older)
+        count = layout.fitting(room(cache_gb, free, taken))
         kinds = kept(path, layout)
         how = "taken up from"
         if kinds is None or (cache_gb is not None and len(kinds) != count):
@@ -61,6 +61,21 @@ def on_disk(source: Source, layout: Layout, cache_gb: float | None, taken: int, 
     more = "" if len(kinds) == len(source) else advice(layout, cache_gb, free, f"more room in {folder} (XDG_CACHE_HOME names another)")
     log.info("data.cache=disk: %s, %s %s in %.1f s%s", summary(stored, what), how, path, time.monotonic() - started, more)
     return stored
+
+
+def file_of(source: Source, layout: Layout, what: str, where: str) -> Path:
+    """What the file of these samples is called: by data set and settings, by names, by what they are now."""
+    identities = "\n".join(source.identity(index) for index in range(len(source)))
+    said = f"{where} {what} {source.settings}", "\n".join(source.names), f"{VERSION} {layout.text} {identities}"
+    return cache_dir() / "samples" / ("-".join(digest(text).hex() for text in said) + ".bin")
+
+
+def replaced_by(path: Path) -> list[Path]:
+    """The files of the same samples as they are or were, and those of other samples of the data set but for the latest."""
+    family, names, _ = path.stem.split("-")
+    same = list(path.parent.glob(f"{family}-{names}-*.bin"))
+    others = sorted(set(path.parent.glob(f"{family}-*.bin")) - set(same), key=lambda other: other.stat().st_mtime)
+    return same + others[:-OTHERS]
 
 
 def kept(path: Path, layout: Layout) -> Array | None:

@@ -47,6 +47,10 @@ MISTAKES = [
     (["plugins=[no_such_module]"], ["plugins=[no_such_module]: No module named 'no_such_module'"]),
     (["loss.gamma"], ["loss.gamma: not of the form key=value (quote lists"]),
     (
+        ["experiment=crackforest", "data.root=x", "data.label_map.255=1"],
+        ["data.label_map.255=1: data.label_map is given as a whole, as in 'data.label_map={255:1,...}'"],
+    ),
+    (
         ["data.label_map={'0':0,'255':1}"],
         ["not of the form key=value (keys in braces are written without quotes: 'data.label_map={0:0,255:1}')"],
     ),
@@ -60,6 +64,11 @@ def test_a_mistake_is_one_line_with_key_value_and_what_is_allowed(overrides: lis
     for part in expected:
         assert any(part.replace(",", ", ") in line or part in line for line in lines), lines
     assert all(line and "\n" not in line and "Traceback" not in line for line in lines)
+
+
+def test_a_part_of_a_list_is_no_mistake_beside_one() -> None:
+    (line,) = mistakes(TrainConfig, "train", ["data.crop=[64,64]", "data.crop.0=32", "loss=focl"])
+    assert line.startswith("loss=focl: no such option")
 
 
 def test_mistakes_are_told_all_at_once() -> None:

@@ -132,7 +132,7 @@ BAD_COCO |= {
     "text for a crowd": (set_in("annotations", "iscrowd", "0"), "annotations[0] has no"),
     "same id": (set_in("images", "id", 1), "images with the same id: 1"),
     "same name": (set_in("images", "file_name", "1.png"), "two images are called 1"),
-    "unknown image": (set_in("annotations", "image_id", 99), "annotations of 1 images that it does not name: image_id 99"),
+    "unknown image": (set_in("annotations", "image_id", 99), "annotations of 1 image that it does not name: image_id 99"),
     "outside": (set_in("images", "file_name", "../made.png"), "../made.png is not below"),
     "other size": (set_in("images", "width", 640), "0.png: an image of 64 x 64 pixels; its annotations are of 640 x 64"),
     "short runs": (set_in("annotations", "segmentation", {"size": [64, 64], "counts": [0, 10]}), "run lengths that do not fill the image"),

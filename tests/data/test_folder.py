@@ -94,18 +94,18 @@ FAULTS = {
     "0/255 masks without a map": fault(lambda root: None, "no pixel of blob in any training mask.*data.label_map={0:0,255:1}"),
     "label out of range": fault(_save(np.full((64, 64), 3)), r"photo_00.png: values 3 \(4096 pixels\)", **MAP),
     "another size": fault(_save(np.zeros((32, 64))), "photo_00.png: mask of 64 x 32 pixels; its image has 64 x 64", **MAP),
-    "missing mask": fault(lambda root: (root / "masks" / "photo_03.png").unlink(), "1 of 12 images have no mask: photo_03", **MAP),
-    "missing image": fault(lambda root: (root / "images" / "photo_03.jpg").unlink(), "1 masks have no image.*photo_03", **MAP),
+    "missing mask": fault(lambda root: (root / "masks" / "photo_03.png").unlink(), "1 of 12 images has no mask: photo_03", **MAP),
+    "missing image": fault(lambda root: (root / "images" / "photo_03.jpg").unlink(), "1 mask has no image.*photo_03", **MAP),
     "two images of a name": fault(
         lambda root: Image.new("RGB", (64, 64)).save(root / "images" / "photo_03.png"), "photo_03.jpg and photo_03.png are the same", **MAP
     ),
     "image of another kind": fault(
         lambda root: (root / "images" / "photo_03.jpg").rename(root / "images" / "photo_03.heic"),
-        "1 masks have no image in .*: photo_03; photo_03.heic is not read: save it as PNG",
+        "1 mask has no image in .*: photo_03; photo_03.heic is not read: save it as PNG",
         **MAP,
     ),
     "unknown stem": fault(
-        lambda root: (root / "val.txt").write_text("photo_0x\n"), "val.txt: 1 of 1 lines name no image: photo_0x; did you mean", **MAP
+        lambda root: (root / "val.txt").write_text("photo_0x\n"), "val.txt: 1 of 1 line names no image: photo_0x; did you mean", **MAP
     ),
     "stem in two splits": fault(
         lambda root: (root / "val.txt").write_text("photo_00\n"), "val.txt: photo_00 stand in train.txt already", **MAP
@@ -141,6 +141,53 @@ def test_faults_of_files_are_told_together(folder: Path) -> None:
     with pytest.raises(UserError, match="cannot be used, for 3 faults:") as error:
         opened(folder, **MAP).check()
     assert all(name in str(error.value) for name in ("photo_00.png", "photo_01.png", "photo_07.jpg"))
+
+
+def test_faults_of_files_are_told_by_name(tmp_path: Path) -> None:
+    """Whichever split they are in."""
+    write_folder(tmp_path, blobs(20))
+    broken = [f"photo_{number:02d}.jpg" for number in range(0, 20, 2)]
+    for name in broken:
+        (tmp_path / "images" / name).write_bytes(b"")
+    with pytest.raises(UserError) as error:
+        opened(tmp_path, stratify=False).check()
+    assert [Path(line.split(": an empty file")[0]).name for line in str(error.value).splitlines()[1:]] == broken
+
+
+@pytest.mark.parametrize(
+    ("folders", "wrong", "split"),
+    [
+        (["train", "valid", "test"], "valid", "val"),
+        (["train", "Validation"], "Validation", "val"),
+        (["train", "val", "Test"], "Test", "test"),
+        (["training", "val"], "training", "train"),
+        (["training", "testing"], "training", "train"),
+    ],
+)
+def test_folders_that_name_splits_otherwise_are_not_passed_over(tmp_path: Path, folders: list[str], wrong: str, split: str) -> None:
+    for number, name in enumerate(folders):
+        write_folder(tmp_path, blobs(3, seed=number), split=name)
+    with pytest.raises(UserError) as error:
+        opened(tmp_path).check()
+    line = f"{tmp_path / 'images' / wrong}: no split has this name; splits are called train, val, test; did you mean {split}? rename it"
+    assert line in str(error.value).splitlines()
+    opened(tmp_path, split="fractions").check()
+
+
+def test_folders_of_other_names_are_no_splits(tmp_path: Path) -> None:
+    for number, name in enumerate(("train", "val", "valid")):
+        write_folder(tmp_path, blobs(3, seed=number), split=name)
+    opened(tmp_path).check()
+
+
+def test_split_files_of_other_names_are_not_passed_over(folder: Path) -> None:
+    (folder / "val.txt").rename(folder / "valid.txt")
+    (folder / "classes.txt").write_text("blob")
+    with pytest.raises(UserError) as error:
+        opened(folder, **MAP).check()
+    assert str(error.value) == (
+        f"{folder / 'valid.txt'}: no split has this name; splits are called train, val, test; did you mean val.txt? rename it"
+    )
 
 
 def test_no_such_root(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_colours_are_looked_up_whole() -> None:
     labels = LabelMap(SIGNS, {"0-0-0": 0, "128-0-0": 1, "1-2-3": "ignore", "0-0-128": 1})
     assert labels(colours, "m.png").tolist() == [[0, 1, 1, 9]]
     with pytest.raises(
-        BadFileError, match=r"^m.png: colours 0-0-128 \(1 pixels\); data.label_map names 0-0-0, 128-0-0; add them, .* else:ignore$"
+        BadFileError, match=r"^m.png: colours 0-0-128 \(1 pixel\); data.label_map names 0-0-0, 128-0-0; add them, .* else:ignore$"
     ):
         LabelMap(SIGNS, {"0-0-0": 0, "128-0-0": 1})(colours[:, :3], "m.png")
 
@@ -62,7 +62,7 @@ def test_a_map_of_values_is_a_dictionary(label_map: dict, value: int) -> None:
     labels = LabelMap(SIGNS, label_map)
     expected = label_map.get(value, 9 if value == 9 else None)
     if expected is None:
-        with pytest.raises(BadFileError, match=rf"^m: values {value} \(1 pixels\)"):
+        with pytest.raises(BadFileError, match=rf"^m: values {value} \(1 pixel\)"):
             labels(np.array([[value]]), "m")
     else:
         assert labels(np.array([[value]]), "m").tolist() == [[9 if expected == "ignore" else expected]]
@@ -89,7 +89,7 @@ def test_a_map_that_means_nothing_is_refused(name: str) -> None:
 
 def test_unknown_values_are_counted_the_most_frequent_first_and_the_override_is_given() -> None:
     with pytest.raises(
-        BadFileError, match=r"^m.png: values 128 \(3 pixels\), 7 \(1 pixels\); ids 0 to 1 .*'data.label_map=\{0:0,else:1\}'$"
+        BadFileError, match=r"^m.png: values 128 \(3 pixels\), 7 \(1 pixel\); ids 0 to 1 .*'data.label_map=\{0:0,else:1\}'$"
     ):
         LabelMap(BINARY, None)(np.array([0, 128, 7, 128, 128]), Path("m.png"))
     with pytest.raises(BadFileError, match=r"'data.label_map=\{0-127:0,128-255:1\}'$"):

@@ -31,7 +31,7 @@ def test_cityscapes_as_it_is_unpacked(tmp_path: Path) -> None:
     expected[0, 0] = 255
     assert np.array_equal(mask, expected)
     next((tmp_path / "gtFine/val").glob("*/*")).unlink()
-    with pytest.raises(UserError, match="1 masks are not there: ulm_"):
+    with pytest.raises(UserError, match="1 mask is not there: ulm_"):
         opened(CityscapesConfig(root=str(tmp_path)), task).check()
 
 

@@ -138,7 +138,7 @@ def test_given_splits_that_share_an_image_are_refused_unless_allowed(folder: Pat
     """photo_00 trains, photo_07 validates."""
     for name, ending in (("images", "jpg"), ("masks", "png")):
         (folder / name / f"photo_07.{ending}").write_bytes((folder / name / f"photo_00.{ending}").read_bytes())
-    with pytest.raises(UserError, match="1 images of train are in val, too: photo_00 is photo_07; .* or say data.overlap=allow$"):
+    with pytest.raises(UserError, match="1 image of train is in val, too: photo_00 is photo_07; .* or say data.overlap=allow$"):
         opened(folder, label_map={0: 0, 255: 1})
     assert len(opened(folder, label_map={0: 0, 255: 1}, overlap="allow")["train"]) == 6
 

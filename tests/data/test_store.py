@@ -363,3 +363,23 @@ def test_without_a_check_there_is_no_cache(mixed: Path, monkeypatch: pytest.Monk
             UserError, match=r"^data.cache=ram: wants every sample measured, which data.check=off does not: data.check=fast$"
         ):
             loader()
+
+
+def test_runs_of_other_samples_keep_their_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two seeds draw other splits of the same images: turn about, each decoded them again."""
+    root = tmp_path / "even"
+    write_folder(root, blobs(20))
+
+    def decoded(seed: int, limit: int | None = None) -> int:
+        data = SegmentationData(FolderConfig(root=str(root), limit=limit, cache="disk"), AugmentConfig(name="none"), TASK, 3, 0, seed)
+        data.check()
+        found = reads(data, monkeypatch)
+        data.train_dataloader()
+        return len(found)
+
+    runs: list[tuple[int, int | None]] = [(0, None), (1, None), (0, 5)]
+    assert [decoded(*each) for each in runs] == [15, 15, 6]  # each and, to see what to expect, the first
+    assert [decoded(*each) for each in runs] == [1, 1, 1]
+    for seed in range(2, 7):
+        decoded(seed)
+    assert len(files()) == 4  # the latest
