@@ -11,7 +11,7 @@ normalise  true puts the division by 255, mean and std of the data into the grap
 size       [H,W] for the few models that take one size alone; else height and width are any multiples of 32
 overwrite  true replaces a file that is there
 
-What was written is read again and compared with the model that it was made of, in several sizes; it is kept only where the two agree.
+What is written is compared with the model that it was made of, in several sizes and numbers of images, and kept only where they agree.
 The exit code is 2 for what cannot be exported. More in docs/export.md.
 """
 

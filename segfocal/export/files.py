@@ -30,11 +30,12 @@ def needs(kind: str) -> None:
 
 def write_torch_export(program: torch.export.ExportedProgram, about: dict[str, Any], path: Path) -> Run:
     """Write what torch.export.load reads; returns what runs it."""
+    packed = io.BytesIO()  # to memory first: of a full disk torch would make an error of its own
     with quietly():
-        with path.open("wb") as file:
-            torch.export.save(program, file, extra_files={EXTRA: json.dumps(about)})
-        with path.open("rb") as written:
-            module = torch.export.load(io.BytesIO(written.read())).module()
+        torch.export.save(program, packed, extra_files={EXTRA: json.dumps(about)})
+    path.write_bytes(packed.getvalue())
+    with quietly():
+        module = torch.export.load(io.BytesIO(path.read_bytes())).module()
 
     def run(image: Array) -> tuple[Array, Array]:
         with torch.inference_mode():
@@ -65,12 +66,13 @@ def write_onnx(program: torch.export.ExportedProgram, about: dict[str, Any], pat
             model = made.model_proto
         tidy(model, about)
         onnx.checker.check_model(model, full_check=True)
-        path.write_bytes(model.SerializeToString(deterministic=True))
-    except Exception as error:  # the exporter's errors, and the checker's
+        packed = model.SerializeToString(deterministic=True)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # what it meets is said in our line
+        session = onnxruntime.InferenceSession(packed, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # of the exporter, the checker, the runtime
         raise UserError(f"cannot be written as ONNX ({first_line(error)}): format=torch_export may do") from None
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what it meets is said in our line
-    session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    path.write_bytes(packed)
 
     def run(image: Array) -> tuple[Array, Array]:
         logits, probabilities = session.run(["logits", "probabilities"], {"image": image})
