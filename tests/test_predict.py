@@ -36,7 +36,7 @@ from segfocal.errors import UserError
 from segfocal.evaluation import evaluate
 from segfocal.inference import Inference
 from segfocal.models import build_model
-from segfocal.prediction import ledger, outputs
+from segfocal.prediction import ledger, outputs, predictor
 from segfocal.prediction.inputs import Item
 from segfocal.prediction.predictor import Prediction, Predictor
 from segfocal.report.overlay import FOUND, palette
@@ -120,7 +120,10 @@ def table(out: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("mode", ["binary", "multiclass", "multilabel"])
-def test_what_is_written_is_what_a_forward_pass_says(here: Path, ckpts: dict[str, Path], mode: str) -> None:
+def test_what_is_written_is_what_a_forward_pass_says(
+    here: Path, ckpts: dict[str, Path], mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predictor, "ROWS", 25)
     assert called(ckpts[mode], EVERYTHING, "profile.precision=32-true") == 0
     image = np.asarray(Image.open("photos/a.png"))
     logits = logits_of(ckpts[mode], image)
@@ -386,7 +389,7 @@ def test_it_goes_on_where_it_was_cut_off(here: Path, ckpts: dict[str, Path], mon
     monkeypatch.setattr(ledger.Ledger, "add", original)
     assert [row["image"] for row in table(here / "out")] == ["a.png", "c0.png"]
     with (here / "out/shares.csv").open("a") as file:
-        file.write('"c1.p')  # a row that was cut off, too
+        file.write("c1.png,60,90,123,0.02")  # a row that was cut off, too
     names = seen(monkeypatch)
     assert called(ckpts["binary"], EVERYTHING) == 0
     assert names == ["c1.png", "c2.png", "c3.png", "b.jpg"]

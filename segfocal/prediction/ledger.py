@@ -64,14 +64,13 @@ class Ledger:
         return _text(name) in self.rows
 
     def add(self, name: str, size: tuple[int, int], pixels: list[int]) -> None:
-        """An image is done.
+        """An image is done; `start` has been called.
 
         Args:
             name: of the image.
             size: height and width.
             pixels: of each class.
         """
-        self.start()
         row = [_text(name), str(size[0]), str(size[1])]
         for count in pixels:
             row += [str(count), f"{count / (size[0] * size[1]):.6g}"]
