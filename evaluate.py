@@ -5,6 +5,7 @@ from __future__ import annotations
 import hydra
 from omegaconf import DictConfig
 
+from segfocal.accelerators.installed import require_device
 from segfocal.cli import job, run_dir, start
 from segfocal.config.parse import parse
 from segfocal.config.run import EvaluateConfig
@@ -14,6 +15,7 @@ from segfocal.config.run import EvaluateConfig
 @job
 def main(composed: DictConfig) -> float:
     config = parse(EvaluateConfig, composed)
+    require_device(config.profile)
     from segfocal.evaluation import evaluate  # torch comes with it: not before the configuration is right
 
     return evaluate(config, run_dir())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import shutil
 import sys
 import traceback
@@ -19,6 +20,9 @@ from segfocal.config.parse import mistakes
 from segfocal.config.schema import CONF, register_schemas
 from segfocal.errors import UserError
 from segfocal.sweep import Job, write_summary
+
+# Where torch_npu is installed, torch would import it, whatever the profile: even broken, and in every process that loads data.
+os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
 
 MISTAKE = 2  # exit code of what the user can mend
 INTERRUPTED = 130  # as shells say it of Ctrl-C

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -20,17 +20,32 @@ class Device:
         precision: as Lightning names it.
         workers: processes that load data.
         reason: why these, for the log.
+        channels_last: memory format of the convolutions.
     """
 
     accelerator: str
     precision: Precision
     workers: int
     reason: str
+    channels_last: bool = True
 
     def autocast(self) -> torch.autocast:
         """The precision, for what no Trainer runs."""
-        kind = "cpu" if self.accelerator == "cpu" else "cuda"
-        return torch.autocast(kind, torch.float16 if self.precision == "16-mixed" else torch.bfloat16, enabled=self.precision != "32-true")
+        kind = torch.float16 if self.precision == "16-mixed" else torch.bfloat16
+        return torch.autocast(self.torch_device.type, kind, enabled=self.precision != "32-true")
+
+    @property
+    def torch_device(self) -> torch.device:
+        """As torch names it."""
+        return torch.device("cuda" if self.accelerator == "gpu" else self.accelerator)
+
+    def trainer_options(self) -> dict[str, Any]:
+        """What Lightning's Trainer is told of it."""
+        if self.accelerator == "npu":
+            from segfocal.accelerators.trainer import trainer_options  # no other device needs it
+
+            return trainer_options(self.precision)
+        return {"accelerator": self.accelerator, "devices": 1, "precision": self.precision}
 
     @property
     def pin_memory(self) -> bool:
@@ -48,8 +63,6 @@ def resolve(profile: ProfileConfig, precision: Precision | None = None, workers:
     Raises:
         UserError: the device is not there, or does not compute in that precision.
     """
-    if profile.accelerator == "npu":
-        _require_torch_npu()
     accelerator = profile.accelerator
     if accelerator == "auto":
         accelerator = "gpu" if torch.cuda.is_available() else "cpu"
@@ -58,17 +71,19 @@ def resolve(profile: ProfileConfig, precision: Precision | None = None, workers:
             f"profile={profile.name}: no CUDA GPU is seen by torch {torch.__version__}: profile=auto or profile=cpu runs without one"
         )
     wanted = precision or profile.precision
-    has_bf16 = cpu_has_bf16() if accelerator == "cpu" else torch.cuda.is_bf16_supported(including_emulation=False)
     if accelerator == "cpu" and wanted == "16-mixed":
         raise UserError("trainer.precision=16-mixed: a CPU does not train in fp16: bf16-mixed or 32-true")
-    chosen = wanted or ("bf16-mixed" if has_bf16 else "32-true" if accelerator == "cpu" else "16-mixed")
+    if accelerator == "npu":
+        name, chosen, why = _npu(profile, wanted)
+    else:
+        has_bf16 = cpu_has_bf16() if accelerator == "cpu" else torch.cuda.is_bf16_supported(including_emulation=False)
+        chosen = wanted or ("bf16-mixed" if has_bf16 else "32-true" if accelerator == "cpu" else "16-mixed")
+        name = torch.cuda.get_device_name() if accelerator == "gpu" else f"{torch.get_num_threads()} threads"
+        why = "computed natively" if has_bf16 else "bf16 is not native here"
     if workers is None:
         workers = profile.num_workers if profile.num_workers is not None else default_workers(accelerator)
-    name = torch.cuda.get_device_name() if accelerator == "gpu" else f"{torch.get_num_threads()} threads"
-    why = "as asked" if wanted else "computed natively" if has_bf16 else "bf16 is not native here"
-    return Device(
-        accelerator, chosen, workers, f"{accelerator} ({name}), precision {chosen} ({why}), {workers} worker{'' if workers == 1 else 's'}"
-    )
+    shown = f"{accelerator} ({name}), precision {chosen} ({'as asked' if wanted else why}), {workers} worker{'' if workers == 1 else 's'}"
+    return Device(accelerator, chosen, workers, shown, profile.channels_last)
 
 
 def cpu_has_bf16() -> bool:
@@ -78,14 +93,16 @@ def cpu_has_bf16() -> bool:
 
 
 def default_workers(accelerator: str) -> int:
-    """On a GPU a worker for each core, at most 8; on a CPU one: the cores are busy with the model."""
+    """On a CPU one: the cores are busy with the model; elsewhere a worker for each core, at most 8."""
     cores = os.cpu_count() or 1
-    return min(8, cores) if accelerator == "gpu" else min(1, cores - 1)
+    return min(1, cores - 1) if accelerator == "cpu" else min(8, cores)
 
 
-def _require_torch_npu() -> None:
-    if importlib.util.find_spec("torch_npu") is None:
-        raise UserError(
-            "profile=ascend: torch_npu is not installed: install CANN and the torch_npu of your torch's version, or run with profile=cpu"
-        )
-    raise UserError("profile=ascend: this version does not train on Ascend yet: run with profile=cpu or profile=gpu")
+def _npu(profile: ProfileConfig, wanted: Precision | None) -> tuple[str, Precision, str]:
+    """The name of the chip, the precision, and why that."""
+    from segfocal.accelerators.load import load, precision_of  # they import torch_npu, which no other profile asks for
+
+    name = load(profile.name)
+    if profile.channels_last:
+        raise UserError("profile.channels_last=true: torch_npu has no such layout: profile.channels_last=false")
+    return name, precision_of(wanted, profile.name), "every chip has it"

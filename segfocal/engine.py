@@ -134,7 +134,9 @@ def build_module(config: TrainConfig, data: SegmentationData, train: SplitStats)
     if wanted if wanted is not None else getattr(config.loss, "wants_prior", False):
         set_bias_prior(model, train.prior, config.task)
     about = checkpoints.about(dataclasses.asdict(config), config.task.class_names, data.mean, data.std, data.drawn)
-    return SegmentationModule(model, config.task, build_loss(config.loss, config.task), config, about, config.profile.channels_last, config.inference)
+    return SegmentationModule(
+        model, config.task, build_loss(config.loss, config.task), config, about, config.profile.channels_last, config.inference
+    )
 
 
 def build_trainer(config: TrainConfig, run_dir: Path, device: Device, data: SegmentationData) -> Trainer:
@@ -146,9 +148,7 @@ def build_trainer(config: TrainConfig, run_dir: Path, device: Device, data: Segm
         loggers.append(TensorBoardLogger(run_dir, name="", version="tensorboard", default_hp_metric=False))
     return Trainer(
         default_root_dir=run_dir,
-        accelerator=device.accelerator,
-        devices=1,
-        precision=device.precision,
+        **device.trainer_options(),
         max_epochs=config.trainer.max_epochs,
         accumulate_grad_batches=config.trainer.accumulate,
         gradient_clip_val=config.trainer.gradient_clip or None,

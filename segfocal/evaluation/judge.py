@@ -26,10 +26,10 @@ from segfocal.devices import Device
 from segfocal.errors import UserError
 from segfocal.metrics.bootstrap import intervals
 from segfocal.metrics.boundary import BoundaryCounts
-from segfocal.metrics.images import ImageTable
+from segfocal.metrics.images import ImageTable, Why
 from segfocal.models import build_model
 from segfocal.module import Figures, SegmentationModule
-from segfocal.report.evaluated import Evaluated, Shown, Why
+from segfocal.report.evaluated import Evaluated, Shown
 from segfocal.rundir import shown_path
 
 log = logging.getLogger("segfocal")
@@ -67,7 +67,7 @@ def judge(path: Path, content: dict[str, Any], device: Device, data: Segmentatio
     checkpoints.load_weights(model, content, path)
     decision = checkpoints.decision_of(content, task, path)
     data.normalise(stored["mean"], stored["std"])
-    module = SegmentationModule(model, task, inference=wanted.inference, decision=decision)
+    module = SegmentationModule(model, task, channels_last=device.channels_last, inference=wanted.inference, decision=decision)
     counting = Counting(data.sources[wanted.split].names, task, decision, wanted.boundary)
     callbacks: list[Callback] = [counting]
     if wanted.overlays:
@@ -75,9 +75,7 @@ def judge(path: Path, content: dict[str, Any], device: Device, data: Segmentatio
     if sys.stdout.isatty():
         callbacks.append(ProgressBar(leave=False))
     trainer = Trainer(
-        accelerator=device.accelerator,
-        devices=1,
-        precision=device.precision,
+        **device.trainer_options(),
         callbacks=callbacks,
         logger=False,
         enable_checkpointing=False,
@@ -94,12 +92,12 @@ def judge(path: Path, content: dict[str, Any], device: Device, data: Segmentatio
     counting.gather()
     figures = {**module.figures, **counting.figures()}
     evaluated = Evaluated(
-        name=shown_path(path),
+        name=_name(path),
         checkpoint=path,
         split=wanted.split,
         task=task,
         figures=figures,
-        intervals=_intervals(counting.table, task, wanted.bootstrap),
+        intervals={name: ends for name, ends in _intervals(counting.table, task, wanted.bootstrap).items() if name in figures},
         confusion=module.metrics.confusion.cpu(),
         histogram=module.metrics.histogram.cpu(),
         images=counting.table,
@@ -146,6 +144,12 @@ class Counting(Callback):
         for label, value in zip(self.table.task.class_names, self.table.image_auroc(), strict=True):
             found[f"image_auroc/{label}"] = value
         return found | (self.boundary.figures() if self.boundary is not None else {})
+
+
+def _name(path: Path) -> str:
+    """The run, where the checkpoint is the best of one."""
+    kept = path.absolute().parent
+    return kept.parent.name if kept.name == "checkpoints" and path.stem == "best" else shown_path(path)
 
 
 def _intervals(table: ImageTable, task: TaskConfig, draws: int) -> dict[str, tuple[float, float]]:

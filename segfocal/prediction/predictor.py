@@ -70,7 +70,7 @@ class Predictor:
             self.decision = Decision(self.task.name)
         self.normalise = Normalise(stored["mean"], stored["std"])
         self.device = resolve(config.profile)
-        self.on = torch.device("cuda" if self.device.accelerator == "gpu" else "cpu")
+        self.on = self.device.torch_device
         model = model.to(self.on).eval()
         if config.profile.channels_last:
             model = model.to(memory_format=torch.channels_last)
