@@ -35,6 +35,7 @@ CHANCE = [  # samples, crops, augmentation, pasting, dropout, which fpn has
     "callbacks.ema=0.9",
     "callbacks.overlays=0",
     "trainer.test=false",
+    "report=false",
     f"trainer.max_epochs={EPOCHS}",
     "profile=cpu",
     "logger=csv",
