@@ -15,7 +15,7 @@ from segfocal.metrics.scores import SCORE_BINS, highest, one_vs_rest_logits, sco
 from segfocal.metrics.summary import Figures, figures_of, figures_of_confusion
 
 _LEAST_AND_MOST_CLASSES = {"binary": (1, 1), "multiclass": (2, math.inf), "multilabel": (1, math.inf)}
-_BAND = {"cpu": 2**17, "accelerator": 2**25}  # logits at a time: what fits in a cache, what keeps many cores busy
+_BAND = {"cpu": 2**19, "accelerator": 2**25}  # logits at a time: near what a cache holds, yet worth the threads; what keeps many cores busy
 _TARGET_SHAPE = {"binary": "(N, H, W) or (N, 1, H, W)", "multiclass": "(N, H, W)", "multilabel": "(N, C, H, W)"}
 
 

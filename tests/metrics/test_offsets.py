@@ -51,10 +51,12 @@ def test_recall_weighs_as_much_as_beta_says() -> None:
     assert rare == sorted(rare) and rare[2] > rare[0] + 0.3
 
 
+@pytest.mark.parametrize("coarse", [False, True])
 @pytest.mark.parametrize("seed", range(5))
-def test_of_two_classes_no_offset_is_better(seed: int) -> None:
-    """Only the difference counts: all of them can be tried."""
+def test_of_two_classes_no_offset_is_better(seed: int, coarse: bool) -> None:
+    """Only the difference counts: all of them can be tried. Coarse scores move over in large lots, or not at all."""
     logits, labels = pixels(1500, [0.8, 0.2], seed)
+    logits = logits.round() if coarse else logits
     tried = [mean_figure(logits, labels, [0.0, float(offset)]) for offset in torch.linspace(-8, 8, 3001)]
     assert mean_figure(logits, labels, best_offsets(logits, labels)) >= max(tried)
 
