@@ -37,13 +37,11 @@ def fake(folder: Path, version: str, code: str = "") -> Path:
     [
         (
             None,
-            None,
             f"profile=ascend: torch_npu is not installed: install CANN and the torch_npu of torch {TORCH} (see docs/ascend.md), or",
         ),
         ("2.1.0.post3", f"profile=ascend: torch_npu 2.1.0 is for torch 2.1.0, and torch {TORCH} is installed: install the one of"),
         (
             f"{TORCH}.post1",
-            None,
             "profile=ascend: torch_npu is installed, but CANN is not set up in this shell (ASCEND_HOME_PATH is not set)",
         ),
     ],
