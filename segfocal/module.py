@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from segfocal.config.inference import InferenceConfig
 from segfocal.config.optim import SCHEDULERS
@@ -106,6 +107,16 @@ class SegmentationModule(LightningModule):
         for name, value in self.figures.items():
             self.log(f"val/{name}", math.nan if value is None else value)
         self.log("iou_rarest", self._rarest(), prog_bar=True, logger=False)
+
+    def on_train_epoch_end(self) -> None:
+        """Look at the objective where the schedule does: Lightning would after the checkpoint is written, and a run that goes on never."""
+        schedule = self.lr_schedulers()
+        if isinstance(schedule, ReduceLROnPlateau) and self.config and (self.current_epoch + 1) % self.config.trainer.validate_every == 0:
+            schedule.step(self.trainer.callback_metrics[self.config.objective])
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            super().lr_scheduler_step(scheduler, metric)
 
     def on_test_epoch_end(self) -> None:
         self.figures = self.metrics.compute()

@@ -70,7 +70,7 @@ def test_checkpoints_are_compared_over_the_same_images(runs: dict[str, Path], tm
     assert differences["iou/crack"]["value"] == pytest.approx(two["iou/crack"] - one["iou/crack"])
     assert 0 < differences["iou/crack"]["p"] <= 1
     assert {path.name for path in (tmp_path / "out").iterdir()} >= {"metrics.json", "report.html", "images_0.csv", "images_1.csv"}
-    assert "minus" in capsys.readouterr().out
+    assert "two minus one, test: 4 images" in capsys.readouterr().out  # runs are called by their directories
 
 
 def test_checkpoints_of_other_classes_are_not_compared(runs: dict[str, Path], tmp_path: Path) -> None:

@@ -10,25 +10,31 @@ from pathlib import Path
 
 import pytest
 
+from segfocal.config.export import ExportConfig
 from segfocal.config.parse import CONF, mistakes
+from segfocal.config.predict import PredictConfig
 from segfocal.config.run import EvaluateConfig, TrainConfig
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^ *```bash\n(.*?)```", README, re.MULTILINE | re.DOTALL)
-COMMANDS = [line.strip() for block in BLOCKS for line in block.splitlines() if " train.py" in line or " evaluate.py" in line]
+SHOWN = (" train.py", " evaluate.py", "-m segfocal.analyze", "-m segfocal.predict", "-m segfocal.export")
+COMMANDS = [line.strip() for block in BLOCKS for line in block.splitlines() if any(program in line for program in SHOWN)]
+SCHEMAS = {"train": TrainConfig, "evaluate": EvaluateConfig, "analyze": TrainConfig, "predict": PredictConfig, "export": ExportConfig}
 HELP = [
     re.sub(r"   .*$", "", line.strip())
-    for line in (CONF / "hydra/help/train.yaml").read_text().splitlines()
+    for help_of in ("train", "evaluate")
+    for line in (CONF / f"hydra/help/{help_of}.yaml").read_text().splitlines()
     if line.startswith("    python")
 ]
 COMMENTED = [line[2:] for path in CONF.glob("*/*.yaml") for line in path.read_text().splitlines() if line.startswith("# python")]
 
 
 def overrides_of(command: str) -> tuple[str, list[str]]:
-    words = shlex.split(command.replace("<run>", "a_run"))
-    program = next(word for word in words if word.endswith(".py")).removesuffix(".py").rpartition("/")[2]
-    return program, [word for word in words[words.index(next(w for w in words if w.endswith(".py"))) + 1 :] if word != "-m"]
+    words = shlex.split(re.sub("<(run|one|other)>", r"a_\1", command))
+    place = next(number for number, word in enumerate(words) if word.endswith(".py") or word.startswith("segfocal."))
+    program = re.split("[./]", words[place].removesuffix(".py"))[-1]
+    return program, [word for word in words[place + 1 :] if word not in ("-m", "--json")]
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, *HELP, *COMMENTED])
@@ -36,15 +42,15 @@ def test_every_command_that_is_shown_is_right(command: str) -> None:
     if "plugins=" in command:
         return  # trained in test_plugin.py
     program, overrides = overrides_of(command)
-    schema = TrainConfig if program == "train" else EvaluateConfig
-    problems = [line for line in mistakes(schema, program, overrides) if "is not said" not in line]
+    composed = "train" if program == "analyze" else program
+    problems = [line for line in mistakes(SCHEMAS[program], composed, overrides) if "is not said" not in line]
     assert problems == []
 
 
-def test_the_readme_shows_ten_commands_and_the_help_eight() -> None:
+def test_the_readme_shows_ten_commands_and_the_helps_fifteen() -> None:
     block = next(block for block in BLOCKS if "evaluate.py" in block)
     assert len(block.splitlines()) == 10
-    assert len(HELP) == 8
+    assert len(HELP) == 15
 
 
 @pytest.mark.parametrize(

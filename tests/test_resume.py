@@ -42,7 +42,7 @@ CHANCE = [  # samples, crops, augmentation, pasting, dropout, which fpn has
 ]
 HOW = {
     "ram": ["data.cache=ram", "data.num_workers=0", "scheduler=onecycle", "objective=val/loss"],
-    "disk": ["data.cache=disk", "data.num_workers=1", "scheduler=poly"],
+    "disk": ["data.cache=disk", "data.num_workers=1", "scheduler=plateau", "scheduler.patience=1", "optimizer.lr=1e-6"],
 }
 # Where a run lies, that it went on, and what nobody reads.
 ASIDE = ("dirpath", "_path", ".ckpt", "/config/ckpt", "/config/out", "/current_score", "scheduler_progress")
