@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import os
 import warnings
 
@@ -21,3 +22,10 @@ def quieten() -> None:
     ):
         warnings.filterwarnings("ignore", message)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorBoard's writer, where TensorFlow happens to be installed
+
+
+def talk_on_stderr() -> None:
+    """Leave standard output to an answer that another program reads."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stdout:
+            handler.setStream(sys.stderr)

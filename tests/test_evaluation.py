@@ -56,11 +56,13 @@ def test_on_validation_the_fitted_threshold_is_no_worse_than_a_half(runs: dict[s
     assert low <= found["iou/crack"] <= high
 
 
-def test_boundaries_are_measured_where_asked_for(runs: dict[str, Path], tmp_path: Path) -> None:
+def test_boundaries_are_measured_where_asked_for(runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "boundary_iou/crack" not in evaluated(tmp_path / "without", f"ckpt={runs['one']}")
+    assert "boundary" not in capsys.readouterr().out
     found = evaluated(tmp_path / "with", f"ckpt={runs['one']}", "boundary=true")
     assert 0 <= found["boundary_iou/crack"] <= 1
     assert 0 <= found["boundary_f/crack"] <= 1
+    assert f"{found['boundary_iou/crack']:.3f}" in capsys.readouterr().out.split("boundary F")[1]
 
 
 def test_checkpoints_are_compared_over_the_same_images(runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,7 +53,7 @@ def answer(judged: list[Judged], out: Path, draws: int, report: bool, as_json: b
     if as_json:
         sys.stdout.write(json.dumps(content, indent=2, allow_nan=False) + "\n")
     else:
-        console = Console(width=max(Console().width, 120))
+        console = Console(width=max(Console().width, 160))
         for item in evaluated:
             console.print(table(item))
         for item, found in zip(evaluated[1:], differences, strict=True):

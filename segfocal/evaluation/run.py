@@ -12,7 +12,7 @@ from segfocal.devices import Device, resolve
 from segfocal.evaluation.answer import answer
 from segfocal.evaluation.data import check_same, open_data
 from segfocal.evaluation.judge import Wanted, judge
-from segfocal.quiet import quieten
+from segfocal.quiet import quieten, talk_on_stderr
 
 GALLERY = 24  # images in the report of a training
 DRAWS = 1000
@@ -32,6 +32,8 @@ def evaluate(config: EvaluateConfig, run_dir: Path) -> float:
         UserError: anything that the user can mend.
     """
     quieten()
+    if config.json:
+        talk_on_stderr()
     paths = [checkpoints.locate(ckpt, "best") for ckpt in config.ckpts]
     contents = [checkpoints.read(path) for path in paths]
     opened = [open_data(config, content) for content in contents]

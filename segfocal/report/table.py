@@ -24,6 +24,7 @@ COLUMNS = {
     "ap": "AP",
     "pixel_share": "pixels",
 }
+CONTOURS = {"boundary_iou": "boundary IoU", "boundary_f": "boundary F"}  # where they were asked for
 SURE = 0.05  # a difference with a smaller p-value is shown in bold
 
 
@@ -34,11 +35,11 @@ def table(evaluated: Evaluated) -> RenderableType:
     """
     figures, classes, decision = evaluated.figures, evaluated.task.class_names, evaluated.decision
     count = len(evaluated.images.names)
-    shown = Table(title=f"{evaluated.name}, {evaluated.split}: {count} image{'' if count == 1 else 's'}", title_justify="left")
+    shown = Table(title=Text(f"{evaluated.name}, {evaluated.split}: {count} image{'' if count == 1 else 's'}"), title_justify="left")
     shown.add_column("class")
     tuned = not decision.plain
     chosen = decision.offsets or decision.thresholds
-    headers = list(COLUMNS.values())
+    headers = [*COLUMNS.values(), *(CONTOURS.values() if _has_contours(figures) else ())]
     headers[1:1] = ["IoU, fitted", "offset" if decision.offsets else "threshold"] if tuned else []
     for header in headers:
         shown.add_column(header, justify="right")
@@ -56,10 +57,16 @@ def _cells(evaluated: Evaluated, tail: str, chosen: str | None) -> list[str]:
     cells = [_shown(evaluated.figures.get(key + tail), key) for key in COLUMNS]
     if tail == "_macro":
         cells[-1] = ""
+    if _has_contours(evaluated.figures):
+        cells += [_shown(evaluated.figures.get(key + tail), key) for key in CONTOURS]
     cells[0] += _interval(evaluated, f"iou{tail}")
     if chosen is not None:
         cells[1:1] = [_shown(evaluated.figures.get(f"tuned/iou{tail}"), "iou") + _interval(evaluated, f"tuned/iou{tail}"), chosen]
     return cells
+
+
+def _has_contours(figures: Mapping[str, float | None]) -> bool:
+    return any(name.startswith("boundary_iou") for name in figures)
 
 
 def _interval(evaluated: Evaluated, name: str) -> str:
@@ -69,7 +76,7 @@ def _interval(evaluated: Evaluated, name: str) -> str:
 
 def comparison(first: Evaluated, other: Evaluated, differences: Mapping[str, Difference]) -> RenderableType:
     """IoU of two checkpoints, a row a class: the second minus the first, its interval and p-value over the same images."""
-    both = Table(title=f"{other.name} minus {first.name}, {first.split}: {len(first.images.names)} images", title_justify="left")
+    both = Table(title=Text(f"{other.name} minus {first.name}, {first.split}: {len(first.images.names)} images"), title_justify="left")
     both.add_column("class")
     for header in ("IoU of the first", "of the second", "difference", "95 % interval", "p"):
         both.add_column(header, justify="right")
