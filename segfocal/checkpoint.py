@@ -7,6 +7,7 @@ A checkpoint is plain data: Lightning's own keys (weights in `state_dict`, optim
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import shutil
 import signal
@@ -103,7 +104,7 @@ def load_weights(model: nn.Module, checkpoint: dict[str, Any], path: Path) -> No
     """Put the weights into a model; every one must be there and fit.
 
     Raises:
-        UserError: naming the first that does not.
+        UserError: naming the first that does not, or that is not finite.
     """
     state = {name.removeprefix("model."): value for name, value in checkpoint["state_dict"].items() if name.startswith("model.")}
     try:
@@ -111,6 +112,18 @@ def load_weights(model: nn.Module, checkpoint: dict[str, Any], path: Path) -> No
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()[1:]]
         raise UserError(f"{path}: its weights do not fit its configuration: {lines[0] if lines else error}") from None
+    for name, tensor in model.state_dict().items():
+        if not tensor.isfinite().all():
+            raise UserError(f"{path}: {name} holds NaN or infinity: the training has diverged, take an earlier checkpoint")
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            found.update(block)
+    return found.hexdigest()
 
 
 def decision_of(content: dict[str, Any], task: TaskConfig, path: Path) -> Decision:

@@ -317,7 +317,7 @@ def nan_weight(content: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (nan_weight, r"encoder.model.conv1.0.weight holds NaN or infinite weights: export an earlier checkpoint$"),
+        (nan_weight, r"encoder.model.conv1.0.weight holds NaN or infinity: the training has diverged, take an earlier checkpoint$"),
         (lambda content: content.pop("segfocal"), r"not a checkpoint of this program$"),
         (lambda content: content["state_dict"].popitem(), None),
         (

@@ -14,7 +14,7 @@ from segfocal.export.files import OPSET, needs, write_onnx, write_torch_export
 from segfocal.export.graph import traced
 from segfocal.export.parity import check
 from segfocal.export.place import in_place_of, target
-from segfocal.export.source import Source, description, open_source, sha256_of
+from segfocal.export.source import Source, description, open_source
 from segfocal.rundir import shown_path
 
 
@@ -36,7 +36,7 @@ def export(config: ExportConfig) -> dict[str, str]:
     return {
         "written": f"{shown_path(out)} ({config.format}, {out.stat().st_size / 1e6:.1f} MB)",
         **said,
-        "sha256": sha256_of(out),
+        "sha256": checkpoints.checksum(out),
         "checkpoint": f"{shown_path(source.path)}, sha256 {source.sha256}",
     }
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from segfocal import checkpoint as checkpoints
 from segfocal.callbacks import labels_of
@@ -64,7 +63,6 @@ class Predictor:
         self.reading = reading_of(stored["config"]["data"], config.data)
         model = build_model(self.model_config, self.task, pretrained=False)
         checkpoints.load_weights(model, content, self.path)
-        check_finite(model, self.path)
         self.decision = checkpoints.decision_of(content, self.task, self.path)
         if config.decision == "plain":
             self.decision = Decision(self.task.name)
@@ -78,7 +76,7 @@ class Predictor:
         views = {f"inference.{key}": value for key, value in dataclasses.asdict(config.inference).items() if key != "name"}
         reading = {"data.exif": self.reading.exif, "data.scale": self.reading.scale}
         self.settings = {
-            "checkpoint": checksum(self.path),
+            "checkpoint": checkpoints.checksum(self.path),
             "decision": config.decision,
             "precision": self.device.precision,
             **views,
@@ -145,19 +143,3 @@ def reading_of(stored: dict[str, Any], given: ReadingConfig) -> ReadingConfig:
     named = {key: value for key, value in dataclasses.asdict(given).items() if value is not None}
     whole = {"exif": trained.exif or "apply", "scale": trained.scale, "max_megapixels": trained.max_megapixels or 200.0}
     return ReadingConfig(**{**whole, **named})
-
-
-def check_finite(model: nn.Module, path: Path) -> None:
-    """Raise UserError where a weight is NaN or infinite."""
-    for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise UserError(f"{path}: {name} holds NaN or infinity: the training has diverged, take an earlier checkpoint")
-
-
-def checksum(path: Path) -> str:
-    """Of a file's content."""
-    found = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            found.update(block)
-    return found.hexdigest()
