@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from segfocal.config.augment import AugmentConfig
 from segfocal.config.data import SyntheticConfig
 from segfocal.config.task import TaskConfig
 from segfocal.data.datamodule import SegmentationData
-from segfocal.data.dataset import SegmentationDataset
+from segfocal.data.dataset import Batch, EightBit, Normalise, SegmentationDataset
 from segfocal.data.loader import Loader, build_loader
 from segfocal.data.sampling import SameSizeBatches
 from segfocal.data.synthetic_source import SyntheticSource
@@ -208,3 +209,26 @@ def test_a_file_that_is_only_damaged_says_that(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(UserError, match=r"photo_03\.jpg: (damaged|cannot be read)"):
         list(data.evaluation_loader("train"))
+
+
+def test_what_is_pinned_is_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's thread for page-locked memory calls `pin_memory` of what a worker sends; here without a device to pin it for."""
+    pinned: list[torch.Tensor] = []
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        pinned.append(tensor.clone())
+        return pinned[-1]
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    sent = EightBit(
+        image=torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8),
+        target=torch.randint(0, 2, (2, 32, 32), dtype=torch.uint8),
+        indices=torch.tensor([3, 5]),
+        sizes=[(32, 32), (20, 30)],
+        normalise=Normalise([0.5] * 3, [0.25] * 3),
+    )
+    expected = sent.batch()
+    found = pin_memory(sent)
+    assert isinstance(found, Batch)
+    assert all(any(part is each for each in pinned) for part in found)
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
