@@ -2,32 +2,66 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console, RenderableType
 
 from segfocal.callbacks import labels_of, visible
 from segfocal.config.task import TaskConfig
 from segfocal.decision import Decision
+from segfocal.metrics.bootstrap import Difference
 from segfocal.report.overlay import FALSE, FOUND, MISSED, Picture, palette, sheet
-from segfocal.report.table import print_table, write_json
+from segfocal.report.table import comparison, table, write_json
+from tests.reports import evaluated
 
 BINARY = TaskConfig(name="binary", classes=["crack"])
 
 
-def test_the_table_has_a_row_a_class_and_a_dash_for_what_is_not_defined(capsys: pytest.CaptureFixture[str]) -> None:
-    figures = {"iou/a": 0.5, "iou/b": None, "pixel_share/a": 0.0123, "iou_macro": 0.5, "absent_classes": 1}
-    print_table(figures, ["a", "b"], "test: 3 images")
-    out = capsys.readouterr().out
-    rows = {line.split("│")[1].strip(): line for line in out.splitlines() if line.startswith("│")}
-    assert "0.500" in rows["a"]
-    assert "1.23%" in rows["a"]
-    assert "-" in rows["b"]
-    assert "0.500" in rows["mean"]
+def printed(shown: RenderableType) -> str:
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(shown)
+    return console.export_text()
+
+
+def rows(text: str) -> dict[str, list[str]]:
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if line.startswith("│")]
+    return {row[0]: row[1:] for row in cells}
+
+
+def test_the_table_has_a_row_a_class_and_a_dash_for_what_is_not_defined() -> None:
+    item = evaluated("multiclass", ["a", "[red]b"], tuned=False)
+    figures = {"iou/a": 0.5, "iou/[red]b": None, "pixel_share/a": 0.0123, "iou_macro": 0.5, "absent_classes": 1}
+    out = printed(table(dataclasses.replace(item, figures=figures, intervals={"iou/a": (0.4, 0.6)})))
+    found = rows(out)
+    assert found["a"][0] == "0.500 (0.400-0.600)"
+    assert found["a"][-1] == "1.23%"
+    assert found["[red]b"] == ["-"] * 7
+    assert found["mean"][0] == "0.500"
     assert "1 of the classes are neither there nor predicted" in out
+    assert "6 images" in out
+
+
+def test_figures_by_the_fitted_decision_stand_beside_the_plain_ones() -> None:
+    item = evaluated("binary")
+    (found,) = rows(printed(table(item))).values()
+    assert found[0].startswith(f"{item.figures['iou/crack']:.3f}")
+    assert found[1].startswith(f"{item.figures['tuned/iou/crack']:.3f}")
+    assert found[2] == f"{item.decision.thresholds[0]:.3g}"
+
+
+def test_a_comparison_shows_what_the_second_has_more() -> None:
+    first, second = evaluated("binary", tuned=False, name="old"), evaluated("binary", tuned=False, name="new")
+    second.figures["iou/crack"] = 0.75
+    first.figures["iou/crack"] = 0.5
+    out = printed(comparison(first, second, {"iou/crack": Difference(0.25, 0.1, 0.4, 0.002)}))
+    assert "new minus old" in out
+    assert rows(out) == {"crack": ["0.500", "0.750", "+0.250", "+0.100 .. +0.400", "0.002"]}
 
 
 def test_json_is_whole_and_strict(tmp_path: Path) -> None:
