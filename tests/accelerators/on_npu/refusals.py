@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from torch.utils.data import DataLoader
 from segfocal.accelerators.load import load
 from segfocal.config.run import ProfileConfig
 from segfocal.devices import resolve
+from tests.accelerators.on_npu import answer
 
 ASCEND = ProfileConfig(name="ascend", accelerator="npu", channels_last=False)
 
@@ -90,4 +90,4 @@ def main(folder: Path) -> dict[str, Any]:
 
 if __name__ == "__main__":
     os.environ["SIMULATED_NPUS"] = "2"
-    print(json.dumps(main(Path(sys.argv[1]))))
+    answer(main(Path(sys.argv[1])))

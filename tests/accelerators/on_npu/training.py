@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from lightning.pytorch import Callback
 from segfocal import checkpoint as checkpoints
 from segfocal import engine
 from segfocal.evaluation import evaluate
+from tests.accelerators.on_npu import answer
 from tests.test_training import TINY, configured, figures
 
 ON = {
@@ -111,4 +111,4 @@ def main() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(main()))
+    answer(main())
