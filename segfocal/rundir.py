@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import tempfile
 from datetime import datetime
 from pathlib import Path
 
@@ -36,9 +36,11 @@ def unwritable(out: str) -> list[str]:
     path = Path(out).absolute()
     while not path.exists():
         path = path.parent
-    if path.is_dir() and os.access(path, os.W_OK | os.X_OK):
-        return []
-    return [f"out={out}: {path} is not a directory that can be written to"]
+    try:
+        with tempfile.TemporaryFile(dir=path):  # rights alone do not say it: file systems may be full, read-only or of the kernel
+            return []
+    except OSError as error:
+        return [f"out={out}: {path} is not a directory that can be written to ({error.strerror})"]
 
 
 def shown_path(path: Path) -> str:

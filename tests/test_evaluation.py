@@ -7,13 +7,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from segfocal import checkpoint as checkpoints
 from segfocal.errors import UserError
 from segfocal.evaluation import evaluate
-from tests.conftest import Result, run
+from tests.conftest import Result, blobs, run, write_folder
 from tests.test_training import configured, trained
 
 ROOT = Path(__file__).parents[1]
@@ -135,3 +136,18 @@ def test_an_objective_may_be_the_figure_of_a_class() -> None:
         configured("objective=val/iou/crak")
     with pytest.raises(UserError, match="objective=val/best_iou_macro: no such figure"):
         configured("task=multiclass", "objective=val/best_iou_macro")
+
+
+def test_masks_that_are_ignored_whole_and_a_place_that_takes_no_files_are_one_line(runs: dict[str, Path], tmp_path: Path) -> None:
+    images = [(image, np.full_like(mask, 255)) for image, mask in blobs(3)]
+    write_folder(tmp_path / "ignored", images)
+    words = [f"ckpt={runs['one']}", "data=folder", f"data.root={tmp_path / 'ignored'}", "data.fractions=[0,0,1]"]
+    done = command(tmp_path, *words)
+    assert done.code == 2
+    assert done.err.strip() == f"split=test: all pixels of data.root={tmp_path / 'ignored'} are ignored: there is nothing to evaluate"
+    (tmp_path / "file").touch()
+    for out in ("file/runs", "/proc/runs"):  # what root may do says nothing about either
+        done = command(tmp_path, f"ckpt={runs['one']}", f"out={out}")
+        assert done.code == 2
+        assert len(done.err.strip().splitlines()) == 1
+        assert f"out={out}: " in done.err

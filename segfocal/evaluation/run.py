@@ -9,6 +9,7 @@ from segfocal import checkpoint as checkpoints
 from segfocal.config.run import EvaluateConfig, Split, TrainConfig
 from segfocal.data.datamodule import SegmentationData
 from segfocal.devices import Device, resolve
+from segfocal.errors import UserError
 from segfocal.evaluation.answer import answer
 from segfocal.evaluation.data import check_same, open_data
 from segfocal.evaluation.judge import Wanted, judge
@@ -44,7 +45,8 @@ def evaluate(config: EvaluateConfig, run_dir: Path) -> float:
     )
     judged = []
     for number, (path, content, data) in enumerate(zip(paths, contents, opened, strict=True)):
-        data.check(config.split)
+        if not data.check(config.split)[config.split].valid.any():
+            raise UserError(f"split={config.split}: all pixels of {data.where} are ignored: there is nothing to evaluate")
         device = resolve(config.profile, workers=data.config.num_workers)
         judged.append(judge(path, content, device, data, wanted, run_dir if len(paths) == 1 else run_dir / str(number)))
     answer(judged, run_dir, config.bootstrap, config.report, config.json)
