@@ -138,13 +138,13 @@ class FocalLoss(nn.Module):
 
     def _sums(self, logits_NCHW: Tensor, labels: Labels, expected_N: Tensor) -> Tensor:
         sums = self.decision.sums(logits_NCHW, labels, expected_N)
-        labels.check_counted(sums.wrong_N)
+        labels.check_counted(sums.wrong)
         if sums.factor_N is None:
             return sums.value_N
         elements = count("elements", labels, logits_NCHW.shape[1], self.decision.per_channel)
         return sums.value_N * image_scale(elements, sums.factor_N)
 
-    def _counts(self, logits_NCHW: Tensor, labels: Labels) -> Tensor:
+    def _counts(self, logits_NCHW: Tensor, labels: Labels) -> Tensor | int:
         denominator = self.config.denominator
         weight = self.decision.weight(logits_NCHW, labels) if denominator == "weights" else None
         of_class = self.decision.class_weights(logits_NCHW)

@@ -175,7 +175,7 @@ def normalise(terms: Tensor, factor: Tensor, valid: Tensor | None, how: Normaliz
     return terms * image_scale(counted.flatten(1).sum(1), factor.detach().flatten(1).sum(1)).reshape(-1, *[1] * (terms.dim() - 1))
 
 
-def image_scale(count_N: Tensor, factor_N: Tensor) -> Tensor:
+def image_scale(count_N: Tensor | int, factor_N: Tensor) -> Tensor:
     """What brings the mean of an image's factors to 1."""
     return count_N / factor_N.clamp_min(LEAST_FACTORS)
 

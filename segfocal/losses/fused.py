@@ -24,11 +24,11 @@ Plain = Callable[[Tensor], Tensor]
 
 
 class Sums(NamedTuple):
-    """Sums over each image, (N,): values; factors where normalised, else None; how many labels are out of range."""
+    """Sums over each image, (N,): values; factors where normalised, else None; and more than 0 somewhere if labels are out of range."""
 
     value_N: Tensor
     factor_N: Tensor | None
-    wrong_N: Tensor
+    wrong: Tensor
 
 
 def sums(
@@ -70,18 +70,21 @@ class _Sums(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, settings: tuple[Any, ...], upstream_N: Tensor | None) -> tuple[Tensor, ...]:
         kernel, focus, which, ctx.plain, *others = settings
         ctx.save_for_backward(logits, *others)
+        ctx.set_materialize_grads(False)  # nobody looks at the gradients of the other outputs
         ctx.call = kernel, focus, which
         ctx.gradient, ctx.expected_N = None, upstream_N
         if upstream_N is None:
             sums = _run(ctx.call, logits, others, None)
         else:
             ctx.gradient, *sums = _run(ctx.call, logits, others, upstream_N)
-        value, *others_N = (each.flatten(1).sum(1) for each in sums)
-        ctx.mark_non_differentiable(*others_N)
-        return value, *others_N
+        value_N, wrong, *factor_N = sums[0].sum((1, 2, 3)), sums[1], *[each.sum((1, 2, 3)) for each in sums[2:]]
+        ctx.mark_non_differentiable(wrong, *factor_N)
+        return value_N, wrong, *factor_N
 
     @staticmethod
-    def backward(ctx: Any, upstream_N: Tensor, *_: Tensor | None) -> tuple[Tensor | None, None, None]:
+    def backward(ctx: Any, upstream_N: Tensor | None, *_: None) -> tuple[Tensor | None, None, None]:
+        if upstream_N is None:
+            return None, None, None
         logits, *others = ctx.saved_tensors
         if torch.is_grad_enabled():
             return _differentiable(ctx.plain, logits, upstream_N), None, None
@@ -122,8 +125,7 @@ class _Layout:
     def __init__(self, logits: Tensor) -> None:
         self.shape = logits.shape
         self.rows = logits.shape[2:-1].numel()
-        last = logits.movedim(1, -1)
-        self.axis = 3 if logits.shape[1] > 1 and not logits.is_contiguous() and last.is_contiguous() else 1
+        self.axis = 3 if logits.shape[1] > 1 and not logits.is_contiguous() and logits.movedim(1, -1).is_contiguous() else 1
 
     def all(self, logits: Tensor, *others: Tensor | None) -> list[Tensor | None]:
         return [self._view(tensor) if tensor is not None else None for tensor in (logits, *others)]

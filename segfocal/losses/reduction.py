@@ -14,7 +14,7 @@ from segfocal.config.loss import Denominator, Reduction
 from segfocal.losses.targets import Labels
 
 
-def reduce(sum_N: Tensor, count_N: Tensor, reduction: Reduction) -> Tensor:
+def reduce(sum_N: Tensor, count_N: Tensor | int, reduction: Reduction) -> Tensor:
     """Reduce the images' sums to a number.
 
         sum               sum over everything
@@ -23,7 +23,7 @@ def reduce(sum_N: Tensor, count_N: Tensor, reduction: Reduction) -> Tensor:
 
     Args:
         sum_N: sums of values, ignored ones being 0.
-        count_N: what each image brings to the denominator, see `count`. A denominator of 0 is taken as 1: nothing to learn from is 0
+        count_N: what each image brings to the denominator, see `count`; a number is that of every image. A denominator of 0 is taken as 1: nothing to learn from is 0
             and not NaN, and false positives count although there is no positive.
         reduction: one of the above.
 
@@ -38,18 +38,28 @@ def weighted(sum_N: Tensor, weight_N: Tensor) -> Tensor:
     return over_processes((sum_N * weight_N).sum())
 
 
-def image_weights(count_N: Tensor, reduction: Reduction, logits: Tensor) -> Tensor:
+def image_weights(count_N: Tensor | int, reduction: Reduction, logits: Tensor) -> Tensor:
     """What `reduce` multiplies the sum of each image with, (N,), fp32 at least, from logits or sums that tell type and gradient."""
     dtype = torch.promote_types(logits.dtype, torch.float32)
     if reduction == "sum":
-        return torch.ones_like(count_N, dtype=dtype)
-    if reduction == "mean":
-        total = count_N.sum()
-        if processes() > 1 and logits.requires_grad:
-            dist.all_reduce(total)
-        count_N = total.expand_as(count_N)
+        count_N = 1
+    elif reduction == "mean":
+        count_N = _of_batch(count_N, logits)
+    if isinstance(count_N, int):  # one operation in the place of five: beside a kernel of a millisecond they are felt
+        return torch.full((len(logits),), 1 / max(1, count_N), dtype=dtype, device=logits.device)
     whole = not count_N.is_floating_point()
     return (count_N.clamp_min(1) if whole else torch.where(count_N > 0, count_N, 1)).to(dtype).reciprocal()
+
+
+def _of_batch(count_N: Tensor | int, logits: Tensor) -> Tensor | int:
+    """The counts of all images together, on every process of a training step; (N,) where it is a tensor."""
+    together = processes() > 1 and logits.requires_grad
+    if isinstance(count_N, int) and not together:
+        return count_N * len(logits)
+    total = torch.tensor(count_N * len(logits), device=logits.device) if isinstance(count_N, int) else count_N.sum()
+    if together:
+        dist.all_reduce(total)
+    return total.expand(len(logits))
 
 
 def over_processes(local: Tensor) -> Tensor:
@@ -79,7 +89,7 @@ def count(
     per_channel: bool = False,
     weight_NCHW: Tensor | None = None,
     class_weight_C: Tensor | None = None,
-) -> Tensor:
+) -> Tensor | int:
     """What each image brings to the denominator of a mean; only what is not ignored counts.
 
         pixels       pixels, in multilabel those with a class that is not ignored
@@ -98,10 +108,10 @@ def count(
         class_weight_C: how much each class counts in `elements`, `logits` and `classes`.
 
     Returns:
-        Shape (N,).
+        Shape (N,); a number where it is the same for every image, and known without a look at the labels.
     """
     if labels.ignore_index is None and denominator in ("elements", "logits", "pixels"):
-        return _all(denominator, labels, channels, per_channel, class_weight_C)  # known without a look
+        return _all(denominator, labels, channels, per_channel, class_weight_C)
     valid = labels.valid_NKHW
     images = len(valid)
     if denominator == "classes":
@@ -131,7 +141,7 @@ def _how_many(mask_NKHW: Tensor) -> Tensor:
     return torch.stack(each).reshape(mask_NKHW.shape[:2])
 
 
-def _all(denominator: Denominator, labels: Labels, channels: int, per_channel: bool, class_weight_C: Tensor | None) -> Tensor:
+def _all(denominator: Denominator, labels: Labels, channels: int, per_channel: bool, class_weight_C: Tensor | None) -> Tensor | int:
     raw = labels.raw_NKHW
     values = raw.shape[2:].numel()
     by_class = denominator == "logits" or (denominator == "elements" and per_channel)
@@ -139,5 +149,4 @@ def _all(denominator: Denominator, labels: Labels, channels: int, per_channel: b
         values *= channels
     elif denominator == "elements" and not by_class and not labels.distribution:
         values *= raw.shape[1]
-    count_N = torch.full((len(raw),), values, device=raw.device)
-    return count_N if class_weight_C is None or not by_class else count_N * class_weight_C.sum()
+    return values if class_weight_C is None or not by_class else (values * class_weight_C.sum()).expand(len(raw))

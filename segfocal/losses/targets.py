@@ -87,7 +87,7 @@ class Labels(NamedTuple):
             return
         if wrong.device.type != "cpu":
             watch(wrong.sum(), self.mode, self.num_ids, self.ignore_index)
-        elif wrong.sum() and (error := label_range_error(self.mode, self.raw_NKHW, self.num_ids, self.ignore_index, self.soft)):
+        elif wrong.any() and (error := label_range_error(self.mode, self.raw_NKHW, self.num_ids, self.ignore_index, self.soft)):
             raise ValueError(error)
 
 
