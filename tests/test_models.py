@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from segfocal.config.encoders import ARCHITECTURES
-from segfocal.config.run import ModelConfig, ProfileConfig
+from segfocal.config.profile import ProfileConfig
+from segfocal.config.run import ModelConfig
 from segfocal.config.task import TaskConfig
 from segfocal.devices import resolve
 from segfocal.errors import UserError

@@ -14,7 +14,7 @@ from lightning.pytorch.accelerators import AcceleratorRegistry
 from torch.utils.data import DataLoader
 
 from segfocal.accelerators.load import load
-from segfocal.config.run import ProfileConfig
+from segfocal.config.profile import ProfileConfig
 from segfocal.devices import resolve
 from tests.accelerators.on_npu import answer
 
