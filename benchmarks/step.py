@@ -20,6 +20,7 @@ import random
 import statistics
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -254,6 +255,7 @@ def main() -> None:
     if given.device == "cuda" and not torch.cuda.is_available():
         parser.error(f"--device cuda: no CUDA GPU is seen by torch {torch.__version__}")
     quieten()
+    warnings.filterwarnings("ignore", ".*have no `val_dataloader`.*")
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = folder
         (loading if given.loading else measured)(given, Path(folder))

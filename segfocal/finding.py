@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.tuner.tuning import Tuner
+from lightning.pytorch.utilities.memory import garbage_collection_cuda, is_oom_error
 
 from segfocal.callbacks import Averaging
 from segfocal.checkpoint import DurableCheckpointIO
@@ -62,28 +63,35 @@ def find(
 def batch_size(
     config: TrainConfig, data: SegmentationData, device: Device, run_dir: Path, build: Callable[[TrainConfig], SegmentationModule]
 ) -> int:
-    """The largest of 2, 4, 8 ... up to `trainer.find_batch_size`, and to the samples that there are, whose steps and validation fit."""
+    """The largest of 2, 4, 8 ... up to `trainer.find_batch_size`, and to the samples that there are, whose steps and validation fit.
+
+    Lightning's finder leaves out the callbacks, does not know oneDNN's want of memory, and ends at its limit with a size that it has not tried.
+    """
     most = config.trainer.find_batch_size or 2
-    trials = max(1, most.bit_length() - 1)
-    module = build(config)
-    data.batch_size = 2
-    with _room(device):
+    found, size, reason = 0, 2, "was tried"
+    while size <= max(2, min(most, data.measured["train"].total)):
+        data.batch_size, module = size, build(config)
         try:
-            # Not `max_val`: Lightning ends there with a size that it has not tried.
-            found = Tuner(_trainer(config, device, run_dir)).scale_batch_size(
-                module, datamodule=data, init_val=2, max_trials=trials, steps_per_trial=STEPS
-            )
-        except MemoryError:  # Python's own, where torch's would be a RuntimeError
-            found = data.batch_size // 2
-        except ValueError as error:  # a batch of nothing
-            if "batch_size" not in str(error):
+            with _room(device):
+                _trainer(config, device, run_dir, STEPS).fit(module, datamodule=data)
+        except (RuntimeError, MemoryError) as error:
+            if not _for_want_of_memory(error):
                 raise
-            found = 0
+            reason = "fits"
+            break
+        finally:
+            del module
+            garbage_collection_cuda()
+        found, size = size, 2 * size
     if not found:
-        raise UserError(f"trainer.find_batch_size={most}: not even one crop fits into memory: a smaller data.crop or model")
-    tried_all = 2 * found > most or found >= data.measured["train"].total
-    log.info("trainer.find_batch_size=%d: data.batch_size=%d is the largest that %s", most, found, "was tried" if tried_all else "fits")
-    return int(found)
+        raise UserError(f"trainer.find_batch_size={most}: not even 2 crops fit into memory: a smaller data.crop, model or model.encoder")
+    log.info("trainer.find_batch_size=%d: data.batch_size=%d is the largest that %s", most, found, reason)
+    return found
+
+
+def _for_want_of_memory(error: BaseException) -> bool:
+    said = ("out of memory", "can't allocate memory", "could not create a primitive")  # of CUDA and NPUs, of torch on a CPU, of oneDNN
+    return isinstance(error, MemoryError) or is_oom_error(error) or any(words in str(error) for words in said)
 
 
 def learning_rate(
@@ -116,12 +124,13 @@ def steepest(rates: list[float], losses: list[float]) -> float | None:
     return rates[WINDOW // 2 + WINDOW + int(slopes.argmin())] if slopes.min() < 0 else None
 
 
-def _trainer(config: TrainConfig, device: Device, run_dir: Path) -> Trainer:
+def _trainer(config: TrainConfig, device: Device, run_dir: Path, steps: int = -1) -> Trainer:
     """As the run's, in what takes memory and makes steps."""
     seed_everything(config.seed, verbose=False)
     return Trainer(
         default_root_dir=run_dir,
         **device.trainer_options(),
+        max_steps=steps,
         max_epochs=1000,  # more than is ever tried; schedules want a number
         accumulate_grad_batches=config.trainer.accumulate,
         gradient_clip_val=config.trainer.gradient_clip or None,

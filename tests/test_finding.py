@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from segfocal.finding import steepest
 from tests.test_profiles import SMALL, kept
 from tests.test_training import configured, curve, equal
 
-LONGER = [*SMALL, "data.train=16", "trainer.max_epochs=1", "callbacks.ema=0.9"]
+LONGER = [*SMALL, "data.train=16", "data.crop=[32,32]", "trainer.max_epochs=1", "callbacks.ema=0.9"]
 
 
 def ran(out: Path, *overrides: str) -> tuple[dict[str, Any], list[dict[str, str]], Any]:
@@ -43,16 +45,27 @@ def test_a_run_with_what_was_found_is_the_run_that_found_it(tmp_path: Path, capl
 
 
 def test_batches_that_do_not_fit_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """The machine has less memory than it has; what is refused then, is refused by the system."""
-    monkeypatch.setattr(finding, "free_memory", lambda: 400_000_000)
-    large = ["data.size=256", "data.val=1", "trainer.find_batch_size=64", "data.train=64"]
-    with caplog.at_level(logging.INFO, "segfocal"):
-        _, _, config = ran(tmp_path / "found", *large)
-    assert f"data.batch_size={config.data.batch_size} is the largest that fits" in caplog.text
-    assert config.data.batch_size in (2, 4, 8, 16)
+    """The machine is said to have less memory than it has; what is refused then, is refused by the system."""
+    monkeypatch.setattr(finding, "free_memory", lambda: 250_000_000)
+    large = ["data.size=256", "data.crop=null", "data.val=1", "data.test=1", "trainer.find_batch_size=64"]
+    limits = resource.getrlimit(resource.RLIMIT_DATA)
+    monkeypatch.setattr(engine, "build_trainer", enough)
+    with caplog.at_level(logging.INFO, "segfocal"), pytest.raises(Enough):
+        ran(tmp_path / "found", *large)
+    (line,) = [record.getMessage() for record in caplog.records if "find_batch_size" in record.getMessage()]
+    assert re.fullmatch(r"trainer.find_batch_size=64: data.batch_size=(2|4|8|16) is the largest that fits", line)
     monkeypatch.setattr(finding, "free_memory", lambda: 1_000_000)
-    with pytest.raises(UserError, match=r"^trainer.find_batch_size=64: not even one crop fits into memory"):
-        ran(tmp_path / "none", *large)
+    with pytest.raises(UserError, match=r"^trainer.find_batch_size=64: not even 2 crops fit into memory"):
+        ran(tmp_path / "none", *large, "data.size=1024", "data.train=2")
+    assert resource.getrlimit(resource.RLIMIT_DATA) == limits
+
+
+class Enough(Exception):
+    """What is found is found before the run."""
+
+
+def enough(*_: Any) -> Any:
+    raise Enough
 
 
 def test_the_steepest_place_is_found_on_a_logarithmic_scale() -> None:

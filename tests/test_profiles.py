@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from segfocal.config.run import TrainConfig
 from segfocal.devices import resolve
 from segfocal.evaluation import evaluate, judge
 from segfocal.switches import switch
+from tests.accelerators.test_refusals import fake
 from tests.conftest import ROOT, blobs, write_folder
 from tests.test_training import TINY, configured, equal, figures
 
@@ -93,9 +95,11 @@ def test_what_does_not_go_together_is_said_before_torch_is_imported(overrides: l
 def test_what_this_machine_lacks_is_one_line_through_the_command(tmp_path: Path) -> None:
     (tmp_path / "put_loss.py").write_text(LOSS)
     nowhere = ["data=folder", "data.root=nowhere", "task.classes=[crack]"]  # it would be said that it is not there, were it read
-    put = ["plugins=[put_loss]", "loss=put", *SMALL, "profile=cpu", "trainer.max_epochs=1"]
+    fake(tmp_path, metadata.version("torch"), "raise ImportError('libhccl.so: cannot open shared object file')")
+    put = ["plugins=[put_loss]", "loss=put", *SMALL, "profile=auto", "trainer.max_epochs=1"]
     commands = [
         ("train", ["profile=gpu", *nowhere]),
+        ("train", ["profile=ascend", *nowhere]),
         ("train", ["profile=auto", "trainer.precision=16-mixed", *nowhere]),
         ("train", ["profile=auto", "profile.precision=16-mixed", *nowhere]),
         ("train", ["profile=cpu", "profile.compile=true", *nowhere]),
@@ -104,9 +108,11 @@ def test_what_this_machine_lacks_is_one_line_through_the_command(tmp_path: Path)
         ("train", [*put, "profile.deterministic=warn", "profile.compile=null", "out=trained"]),
     ]
     env = {"PYTHONPATH": f"{tmp_path}:{ROOT}", "CXX": "no-such-compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "inductor")}
+    env |= {"ASCEND_HOME_PATH": str(tmp_path), "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
     answers = in_one_process([(program, {}, words) for program, words in commands], tmp_path, env)
     lines = [
         "profile=gpu: no CUDA GPU is seen by torch ",
+        "profile=ascend: torch_npu cannot be imported (ImportError: libhccl.so: cannot open shared object file)",
         "trainer.precision=16-mixed: a CPU does not train in fp16: bf16-mixed or 32-true",
         "profile.precision=16-mixed: a CPU does not train in fp16: bf16-mixed or 32-true",
         "profile.compile=true: ",
@@ -119,6 +125,8 @@ def test_what_this_machine_lacks_is_one_line_through_the_command(tmp_path: Path)
         assert len(err.strip().splitlines()) == 1
     code, out, err = answers[-1]
     assert code == 0, err
+    assert "device: profile=auto, no CUDA GPU is seen by torch " in out
+    assert "torch_npu is installed: profile=ascend takes NPUs: cpu (1 threads)" in out
     assert "profile.compile=null: the model is not compiled: " in out
     assert [path.name for path in (tmp_path / "runs").iterdir() if not (path / "config.yaml").exists()] == []
 
