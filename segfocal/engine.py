@@ -33,12 +33,13 @@ from segfocal.models import build_model, check_size, set_bias_prior
 from segfocal.module import SegmentationModule
 from segfocal.quiet import quieten
 from segfocal.rundir import shown_path
-from segfocal.switches import without_kernel
+from segfocal.switches import kernels_told
 from segfocal.weights import normalization
 
 log = logging.getLogger("segfocal")
 
 
+@kernels_told()
 def fit(config: TrainConfig, run_dir: Path) -> float:
     """Train, keep the best and the last checkpoint, evaluate the best.
 
@@ -95,8 +96,6 @@ def fit(config: TrainConfig, run_dir: Path) -> float:
         checkpoints.bring_best(resumed, run_dir)
     try:
         trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
-    except RuntimeError as error:
-        raise without_kernel(error) or error from None
     except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C into an exit of its own
         log.info("interrupted; go on with ckpt=%s", shown_path(run_dir))
         raise KeyboardInterrupt from None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -38,13 +40,17 @@ def switch(profile: ProfileConfig, accelerator: str) -> dict[str, Any]:
     return {"deterministic": profile.deterministic, "benchmark": benchmark}
 
 
-def without_kernel(error: RuntimeError) -> UserError | None:
-    """What torch raises under `profile.deterministic=true` for an operator that has no deterministic kernel, in one line."""
-    text = str(error)
-    if NO_KERNEL not in text:
-        return None
-    operator = text.split(NO_KERNEL)[0].strip().splitlines()[-1]
-    return UserError(
-        f"profile.deterministic=true: {operator} has no deterministic kernel on this device: another model or loss, "
-        "profile.deterministic=warn to train all the same, or profile=cpu"
-    )
+@contextlib.contextmanager
+def kernels_told() -> Iterator[None]:
+    """What torch raises under `profile.deterministic=true` for an operator that has no deterministic kernel becomes a line."""
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if NO_KERNEL not in text:
+            raise
+        operator = text.split(NO_KERNEL)[0].strip().splitlines()[-1]
+        raise UserError(
+            f"profile.deterministic=true: {operator} has no deterministic kernel on this device: another model or loss, "
+            "profile.deterministic=warn to go on all the same, or profile=cpu"
+        ) from None
