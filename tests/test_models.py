@@ -71,7 +71,7 @@ def test_offline_weights_of_efficientnet_lite0(tmp_path: Path) -> None:
 
 
 def profile(accelerator: str) -> ProfileConfig:
-    return ProfileConfig(name="test", accelerator=accelerator)
+    return ProfileConfig(name="test", accelerator=accelerator, channels_last=accelerator != "npu")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="NOT TESTED: there is a GPU here, so its absence cannot be")

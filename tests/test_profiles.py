@@ -112,7 +112,7 @@ def test_what_this_machine_lacks_is_one_line_through_the_command(tmp_path: Path)
     answers = in_one_process([(program, {}, words) for program, words in commands], tmp_path, env)
     lines = [
         "profile=gpu: no CUDA GPU is seen by torch ",
-        "profile=ascend: torch_npu cannot be imported (ImportError: libhccl.so: cannot open shared object file)",
+        "profile=ascend: torch_npu cannot be imported (libhccl.so: cannot open shared object file)",
         "trainer.precision=16-mixed: a CPU does not train in fp16: bf16-mixed or 32-true",
         "profile.precision=16-mixed: a CPU does not train in fp16: bf16-mixed or 32-true",
         "profile.compile=true: ",
