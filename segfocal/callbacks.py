@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, RichProgressBar, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from segfocal.config.run import TrainConfig
 from segfocal.config.task import TaskConfig
@@ -29,7 +30,7 @@ def build_callbacks(config: TrainConfig, run_dir: Path, validation: Segmentation
     every = config.trainer.validate_every
     callbacks: list[Callback] = []
     if config.callbacks.ema is not None:
-        callbacks.append(EMAWeightAveraging(decay=config.callbacks.ema))
+        callbacks.append(Averaging(config.callbacks.ema))
     # Both are saved when the epoch is over, validation included: going on from either starts with the next epoch.
     keep = partial(KeptCheckpoint, run_dir / "checkpoints", save_on_train_epoch_end=True, enable_version_counter=False)
     callbacks.append(keep(filename="best", monitor=config.objective, mode=mode, every_n_epochs=every))
@@ -44,6 +45,23 @@ def build_callbacks(config: TrainConfig, run_dir: Path, validation: Segmentation
     if sys.stdout.isatty():
         callbacks.append(ProgressBar(leave=False))
     return callbacks
+
+
+class Averaging(WeightAveraging):
+    """The exponential moving average of weights and statistics; Lightning's, in one kernel, and without waiting for the device.
+
+    Args:
+        decay: share of the average that stays at each step.
+    """
+
+    def __init__(self, decay: float) -> None:
+        super().__init__(use_buffers=True, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit":
+            assert self._average_model is not None
+            self._average_model.n_averaged = self._average_model.n_averaged.cpu()  # torch asks it twice a step
 
 
 class ProgressBar(RichProgressBar):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
+import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from segfocal.config.run import Precision, ProfileConfig
+from segfocal.config.profile import Precision, ProfileConfig
 from segfocal.errors import UserError
+from segfocal.switches import switch
+
+log = logging.getLogger("segfocal")
 
 
 @dataclass
@@ -21,6 +26,7 @@ class Device:
         workers: processes that load data.
         reason: why these, for the log.
         channels_last: memory format of the convolutions.
+        switches: what Lightning's Trainer is told besides.
     """
 
     accelerator: str
@@ -28,6 +34,7 @@ class Device:
     workers: int
     reason: str
     channels_last: bool = True
+    switches: dict[str, Any] = field(default_factory=dict)
 
     def autocast(self) -> torch.autocast:
         """The precision, for what no Trainer runs."""
@@ -44,8 +51,8 @@ class Device:
         if self.accelerator == "npu":
             from segfocal.accelerators.trainer import trainer_options  # no other device needs it
 
-            return trainer_options(self.precision)
-        return {"accelerator": self.accelerator, "devices": 1, "precision": self.precision}
+            return {**trainer_options(self.precision), **self.switches}
+        return {"accelerator": self.accelerator, "devices": 1, "precision": self.precision, **self.switches}
 
     @property
     def pin_memory(self) -> bool:
@@ -53,7 +60,7 @@ class Device:
 
 
 def resolve(profile: ProfileConfig, precision: Precision | None = None, workers: int | None = None) -> Device:
-    """The device to run on.
+    """The device to run on; torch's switches are set for it.
 
     Args:
         profile: of the configuration.
@@ -63,27 +70,44 @@ def resolve(profile: ProfileConfig, precision: Precision | None = None, workers:
     Raises:
         UserError: the device is not there, or does not compute in that precision.
     """
-    accelerator = profile.accelerator
+    accelerator, taken = profile.accelerator, ""
     if accelerator == "auto":
         accelerator = "gpu" if torch.cuda.is_available() else "cpu"
+        taken = f"{_why(accelerator)}: "
     if accelerator == "gpu" and not torch.cuda.is_available():
         raise UserError(
             f"profile={profile.name}: no CUDA GPU is seen by torch {torch.__version__}: profile=auto or profile=cpu runs without one"
         )
     wanted = precision or profile.precision
+    asked = f"{'trainer' if precision else 'profile'}.precision={wanted}"
     if accelerator == "cpu" and wanted == "16-mixed":
-        raise UserError("trainer.precision=16-mixed: a CPU does not train in fp16: bf16-mixed or 32-true")
+        raise UserError(f"{asked}: a CPU does not train in fp16: bf16-mixed or 32-true")
     if accelerator == "npu":
-        name, chosen, why = _npu(profile, wanted)
+        name, chosen, why = _npu(profile, wanted, asked)
     else:
         has_bf16 = cpu_has_bf16() if accelerator == "cpu" else torch.cuda.is_bf16_supported(including_emulation=False)
+        name = torch.cuda.get_device_name() if accelerator == "gpu" else ""
+        if wanted == "bf16-mixed" and not has_bf16:
+            if accelerator == "gpu":
+                raise UserError(f"{asked}: {name} does not compute in bf16: 16-mixed or 32-true")
+            log.warning("%s: this processor has no bf16 of its own (AVX512-BF16 or AMX): 32-true is faster", asked)
         chosen = wanted or ("bf16-mixed" if has_bf16 else "32-true" if accelerator == "cpu" else "16-mixed")
-        name = torch.cuda.get_device_name() if accelerator == "gpu" else f"{torch.get_num_threads()} threads"
         why = "computed natively" if has_bf16 else "bf16 is not native here"
+    switches = switch(profile, accelerator)
+    if accelerator == "cpu":
+        name = f"{torch.get_num_threads()} threads"
     if workers is None:
         workers = profile.num_workers if profile.num_workers is not None else default_workers(accelerator)
-    shown = f"{accelerator} ({name}), precision {chosen} ({'as asked' if wanted else why}), {workers} worker{'' if workers == 1 else 's'}"
-    return Device(accelerator, chosen, workers, shown, profile.channels_last)
+    shown = f"{taken}{accelerator} ({name}), precision {chosen} ({'as asked' if wanted else why}), {workers} worker{'' if workers == 1 else 's'}"
+    return Device(accelerator, chosen, workers, shown, profile.channels_last, switches)
+
+
+def _why(accelerator: str) -> str:
+    """Why profile=auto takes it."""
+    if accelerator == "gpu":
+        return "profile=auto, a CUDA GPU is seen"
+    npu = "; torch_npu is installed: profile=ascend takes NPUs" if importlib.util.find_spec("torch_npu") else ""
+    return f"profile=auto, no CUDA GPU is seen by torch {torch.__version__}{npu}"
 
 
 def cpu_has_bf16() -> bool:
@@ -98,11 +122,8 @@ def default_workers(accelerator: str) -> int:
     return min(1, cores - 1) if accelerator == "cpu" else min(8, cores)
 
 
-def _npu(profile: ProfileConfig, wanted: Precision | None) -> tuple[str, Precision, str]:
+def _npu(profile: ProfileConfig, wanted: Precision | None, asked: str) -> tuple[str, Precision, str]:
     """The name of the chip, the precision, and why that."""
     from segfocal.accelerators.load import load, precision_of  # they import torch_npu, which no other profile asks for
 
-    name = load(profile.name)
-    if profile.channels_last:
-        raise UserError("profile.channels_last=true: torch_npu has no such layout: profile.channels_last=false")
-    return name, precision_of(wanted, profile.name), "every chip has it"
+    return load(profile.name), precision_of(wanted, profile.name, asked), "every chip has it"

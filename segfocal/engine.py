@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 
 from segfocal import checkpoint as checkpoints
 from segfocal.callbacks import build_callbacks
+from segfocal.compiling import compile_model, mode_of
 from segfocal.config.loss_sum import balanced
 from segfocal.config.run import Split, TrainConfig
 from segfocal.data.analysis import look, notes
@@ -26,16 +27,19 @@ from segfocal.data.faults import told
 from segfocal.data.stats import SplitStats
 from segfocal.devices import Device, resolve
 from segfocal.evaluation import evaluate_trained
+from segfocal.finding import find
 from segfocal.losses import build_loss
 from segfocal.models import build_model, check_size, set_bias_prior
 from segfocal.module import SegmentationModule
 from segfocal.quiet import quieten
 from segfocal.rundir import shown_path
+from segfocal.switches import kernels_told
 from segfocal.weights import normalization
 
 log = logging.getLogger("segfocal")
 
 
+@kernels_told()
 def fit(config: TrainConfig, run_dir: Path) -> float:
     """Train, keep the best and the last checkpoint, evaluate the best.
 
@@ -61,6 +65,7 @@ def fit(config: TrainConfig, run_dir: Path) -> float:
         log.info("going on from %s", resumed)
     device = resolve(config.profile, config.trainer.precision, config.data.num_workers)
     log.info("device: %s", device.reason)
+    compiled = mode_of(config.profile.compile, device.torch_device)
     seed_everything(config.seed, verbose=False)
     data = SegmentationData(
         chosen,
@@ -80,11 +85,13 @@ def fit(config: TrainConfig, run_dir: Path) -> float:
     stats = found.stats
     before = (content["segfocal"]["mean"], content["segfocal"]["std"]) if content else None  # the weights are made for them
     data.normalise(*(before or normalization(config.model.weights, config.model.encoder) or stats["train"].mean_std))
-    config = balance(config, stats["train"])
+    config = find(balance(config, stats["train"]), data, device, run_dir, lambda tried: build_module(tried, data, stats["train"]))
+    seed_everything(config.seed, verbose=False)
     module = build_module(config, data, stats["train"])
     OmegaConf.save(OmegaConf.create(dataclasses.asdict(config)), run_dir / "config.yaml")
     (run_dir / "splits.json").write_text(json.dumps(data.sources.names(), indent=1), encoding="utf-8")
     trainer = build_trainer(config, run_dir, device, data)
+    compile_model(module.model, compiled)
     if resumed:
         checkpoints.bring_best(resumed, run_dir)
     try:

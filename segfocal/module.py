@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from segfocal.compiling import eagerly
 from segfocal.config.inference import InferenceConfig
 from segfocal.config.optim import SCHEDULERS
 from segfocal.config.run import TrainConfig
@@ -20,7 +21,7 @@ from segfocal.inference import Inference
 from segfocal.metrics import SegmentationMetrics
 from segfocal.metrics.fitting import fit
 from segfocal.metrics.offsets import PixelSample
-from segfocal.optim import build_optimizer
+from segfocal.optim import build_optimizer, fuse
 
 Figures = dict[str, float | None]
 
@@ -79,7 +80,11 @@ class SegmentationModule(LightningModule):
 
     def _step(self, batch: Batch, stage: str) -> Tensor:
         """The loss in training; elsewhere the logits, counted by the metrics."""
-        logits = self(batch.image) if stage == "train" else self.infer(batch.image)
+        if stage == "train":
+            logits = self(batch.image)
+        else:
+            with eagerly():
+                logits = self.infer(batch.image)
         if self.loss is not None:
             loss = self.loss(logits, batch.target)
             for name, value in {"loss": loss, **{f"loss_{term}": part for term, part in getattr(self.loss, "parts", {}).items()}}.items():
@@ -132,11 +137,17 @@ class SegmentationModule(LightningModule):
     def configure_optimizers(self) -> Any:
         assert self.config is not None
         optimizer = build_optimizer(self.config.optimizer, self.model)
+        fuse(optimizer.param_groups, self._fused)
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = SCHEDULERS.build(self.config.scheduler, optimizer, steps, self.config.minimise)
         if schedule["interval"] == "epoch":
             schedule |= {"monitor": self.config.objective, "frequency": self.config.trainer.validate_every}
         return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    @property
+    def _fused(self) -> bool:
+        """Whether the optimiser may step in one kernel: with a GradScaler it could not clip gradients, and torch_npu has none."""
+        return self.trainer.strategy.root_device.type in ("cpu", "cuda") and self.trainer.precision != "16-mixed"
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["segfocal"] = {
@@ -147,5 +158,7 @@ class SegmentationModule(LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        for state in checkpoint.get("optimizer_states", []):  # of another device, perhaps
+            fuse(state["param_groups"], self._fused)
         ours = checkpoint["segfocal"]
         self.fitted, self.figures = Decision.of(ours.get("decision"), self.task), ours["metrics"]

@@ -44,6 +44,13 @@ def sgd(config: SGDConfig, model: nn.Module) -> Optimizer:
     return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
 
 
+def fuse(groups: list[dict[str, Any]], fused: bool) -> None:
+    """Have parameter groups stepped in one kernel, or not, where their optimiser can; in a checkpoint it is said by whoever wrote it."""
+    for group in groups:
+        if "fused" in group:
+            group["fused"] = fused or None
+
+
 def warmed_up(share: float, warmup: float) -> tuple[float, float]:
     """The factor of a linear warm-up over the first `warmup` of training, and the share done of what follows."""
     if share < warmup:

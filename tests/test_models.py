@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from segfocal.config.encoders import ARCHITECTURES
-from segfocal.config.run import ModelConfig, ProfileConfig
+from segfocal.config.profile import ProfileConfig
+from segfocal.config.run import ModelConfig
 from segfocal.config.task import TaskConfig
 from segfocal.devices import resolve
 from segfocal.errors import UserError
@@ -70,7 +71,7 @@ def test_offline_weights_of_efficientnet_lite0(tmp_path: Path) -> None:
 
 
 def profile(accelerator: str) -> ProfileConfig:
-    return ProfileConfig(name="test", accelerator=accelerator)
+    return ProfileConfig(name="test", accelerator=accelerator, channels_last=accelerator != "npu")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="NOT TESTED: there is a GPU here, so its absence cannot be")

@@ -7,7 +7,7 @@ import os
 import re
 from importlib import metadata
 
-from segfocal.config.run import ProfileConfig
+from segfocal.config.profile import ProfileConfig
 from segfocal.errors import UserError
 
 SET_ENV = "/usr/local/Ascend/ascend-toolkit/set_env.sh"

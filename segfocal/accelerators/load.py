@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from segfocal.accelerators.installed import ELSE, SET_ENV, require_torch_npu
-from segfocal.config.run import Precision
+from segfocal.config.profile import Precision
 from segfocal.errors import UserError
 
 
@@ -60,14 +60,16 @@ def device_count() -> int:
         return 0
 
 
-def precision_of(wanted: Precision | None, profile: str) -> Precision:
+def precision_of(wanted: Precision | None, profile: str, asked: str = "trainer.precision=bf16-mixed") -> Precision:
     """The precision to train in: what is asked for, else 16-mixed, which all chips have.
+
+    Args:
+        wanted: what is asked for.
+        profile, asked: what asks for it, for the message.
 
     Raises:
         UserError: bf16 on a chip that has none.
     """
     if wanted == "bf16-mixed" and not torch_npu().is_bf16_supported():
-        raise UserError(
-            f"trainer.precision=bf16-mixed: {torch_npu().get_device_name(0)} (profile={profile}) does not compute in bf16: 16-mixed or 32-true"
-        )
+        raise UserError(f"{asked}: {torch_npu().get_device_name(0)} (profile={profile}) does not compute in bf16: 16-mixed or 32-true")
     return wanted or "16-mixed"

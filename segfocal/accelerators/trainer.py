@@ -7,7 +7,7 @@ from typing import Any
 from segfocal.accelerators.npu import NPUAccelerator
 from segfocal.accelerators.precision import NPUMixedPrecision
 from segfocal.accelerators.strategies import NPUDDPStrategy, SingleNPUStrategy
-from segfocal.config.run import Precision
+from segfocal.config.profile import Precision
 
 
 def trainer_options(precision: Precision, devices: int = 1) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from segfocal.config.base import STRICT, OpenFraction, Positive
 from segfocal.config.inference import InferenceConfig
-from segfocal.config.run import ProfileConfig
+from segfocal.config.profile import ProfileConfig
 from segfocal.rundir import unwritable
 
 Kind = Literal["ids", "colours", "probabilities", "overlays"]

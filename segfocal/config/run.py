@@ -16,12 +16,12 @@ from segfocal.config.inference import InferenceConfig
 from segfocal.config.loss import LossConfig, check_loss
 from segfocal.config.metrics import MetricsConfig, objective_problems
 from segfocal.config.optim import OPTIMIZERS, SCHEDULERS, OptimizerConfig, SchedulerConfig
+from segfocal.config.profile import Precision, ProfileConfig
 from segfocal.config.sampling import SAMPLING, SamplingConfig
 from segfocal.config.task import TaskConfig
 from segfocal.registry import LOSSES
 from segfocal.rundir import unwritable
 
-Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
 Split = Literal["train", "val", "test"]
 
 
@@ -59,6 +59,9 @@ class TrainerConfig:
         gradient_clip: largest norm of the gradient; 0 does not clip.
         accumulate: batches to a step of the optimiser.
         validate_every: epochs between validations.
+        find_batch_size: look for the largest data.batch_size up to this that fits into memory, by doubling from 2, and take it; null
+            takes data.batch_size.
+        find_lr: look for the rate at which the loss falls fastest, and take it for optimizer.lr.
         test: evaluate the best checkpoint on the test split at the end.
     """
 
@@ -67,6 +70,8 @@ class TrainerConfig:
     gradient_clip: NonNegative = 1.0
     accumulate: Count = 1
     validate_every: Count = 1
+    find_batch_size: Annotated[int, Field(strict=True, ge=2)] | None = None
+    find_lr: Flag = False
     test: Flag = True
 
     def __post_init__(self) -> None:
@@ -75,24 +80,6 @@ class TrainerConfig:
                 f"trainer.validate_every={self.validate_every} is more than trainer.max_epochs={self.max_epochs}: "
                 "there would be no validation"
             )
-
-
-@dataclass(config=STRICT, kw_only=True)
-class ProfileConfig:
-    """
-    Args:
-        name: the option.
-        accelerator: the device; `auto` takes a GPU where there is one.
-        precision: null takes what is fastest and safe on the device.
-        channels_last: memory format of the convolutions.
-        num_workers: null takes a number from the cores.
-    """
-
-    name: str
-    accelerator: Literal["auto", "cpu", "gpu", "npu"] = "auto"
-    precision: Precision | None = None
-    channels_last: Flag = True
-    num_workers: Index | None = None
 
 
 @dataclass(config=STRICT, kw_only=True)
@@ -169,11 +156,28 @@ class TrainConfig:
             problems.append(
                 f"augment.rotate90={self.augment.rotate90:g}: quarter turns want a square data.crop, not {shown}: augment.rotate90=0"
             )
+        problems += self._device_problems() + self._finding_problems()
         if self.task.classes is not None:
             problems += objective_problems(self.objective, self.task.name, self.task.classes)
         problems += self.data.problems(self.task) + check_loss(self.loss, self.task) + unwritable(self.out)
         if problems:
             raise ValueError("\n".join(problems))
+
+    def _device_problems(self) -> list[str]:
+        """What the profile does not go with."""
+        problems = []
+        if self.profile.accelerator == "cpu" and self.trainer.precision == "16-mixed":
+            problems.append("trainer.precision=16-mixed: a CPU does not train in fp16: bf16-mixed or 32-true")
+        if self.profile.compile == "reduce-overhead" and self.trainer.accumulate > 1:
+            problems.append(
+                f"trainer.accumulate={self.trainer.accumulate}: CUDA graphs overwrite the gradients that are to be summed: profile.compile=true"
+            )
+        return problems
+
+    def _finding_problems(self) -> list[str]:
+        """A run that goes on has its batch size and its schedule."""
+        asked = [f"trainer.{key}" for key in ("find_batch_size", "find_lr") if getattr(self.trainer, key)]
+        return [f"{key}: is for a run that starts, not for one that goes on with ckpt=: leave it out" for key in asked if self.ckpt]
 
     @property
     def minimise(self) -> bool:

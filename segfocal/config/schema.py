@@ -23,6 +23,7 @@ from segfocal.config.inference import InferenceConfig
 from segfocal.config.metrics import MetricsConfig
 from segfocal.config.optim import OPTIMIZERS, SCHEDULERS
 from segfocal.config.predict import PredictConfig
+from segfocal.config.profile import ProfileConfig
 from segfocal.config.sampling import SAMPLING
 from segfocal.config.task import TaskConfig
 from segfocal.registry import LOSSES, Registry
@@ -35,7 +36,7 @@ SINGLE = {
     "augment": AugmentConfig,
     "model": run.ModelConfig,
     "trainer": run.TrainerConfig,
-    "profile": run.ProfileConfig,
+    "profile": ProfileConfig,
     "callbacks": run.CallbacksConfig,
     "logger": run.LoggerConfig,
     "metrics": MetricsConfig,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any, cast
 
@@ -105,6 +106,15 @@ class SegmentationData(LightningDataModule):
         """What the data is called in messages."""
         named = [key for key in ("root", "file") if getattr(self.config, key, None)]
         return f"data.{named[0]}={getattr(self.config, named[0])}" if named else f"data={self.config.name}"
+
+    @property
+    def batch_size(self) -> int:
+        """Of loaders that are asked for from now on."""
+        return self.config.batch_size
+
+    @batch_size.setter
+    def batch_size(self, size: int) -> None:
+        self.config = dataclasses.replace(self.config, batch_size=size)
 
     def normalise(self, mean: list[float], std: list[float]) -> None:
         """Say what is subtracted from and divides each channel; before any loader is asked for."""

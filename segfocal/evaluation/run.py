@@ -14,11 +14,13 @@ from segfocal.evaluation.answer import answer
 from segfocal.evaluation.data import check_same, open_data
 from segfocal.evaluation.judge import Wanted, judge
 from segfocal.quiet import quieten, talk_on_stderr
+from segfocal.switches import kernels_told
 
 GALLERY = 24  # images in the report of a training
 DRAWS = 1000
 
 
+@kernels_told()
 def evaluate(config: EvaluateConfig, run_dir: Path) -> float:
     """Evaluate checkpoints on a split of their own data or of other data.
 

@@ -14,7 +14,7 @@ from lightning.pytorch.accelerators import AcceleratorRegistry
 from torch.utils.data import DataLoader
 
 from segfocal.accelerators.load import load
-from segfocal.config.run import ProfileConfig
+from segfocal.config.profile import ProfileConfig
 from segfocal.devices import resolve
 from tests.accelerators.on_npu import answer
 
@@ -79,7 +79,6 @@ def main(folder: Path) -> dict[str, Any]:
         "reason": resolve(ASCEND, workers=3).reason,
         "bf16": said(on_another_chip),
         "none": said(without_devices),
-        "channels_last": said(lambda: resolve(ProfileConfig(name="ascend", accelerator="npu"))),
         "too many": said(lambda: trainer_options("16-mixed", devices=3)),
         "another": said(lambda: NPUAccelerator.parse_devices([2])),
         "strategy of Lightning": said(lambda: Trainer(accelerator="npu", devices=1, **silent).fit(Nothing(), batches)),

@@ -1,0 +1,165 @@
+"""Batch size and learning rate, found by trying; on a model that is thrown away, so that the run is the one that is told them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import logging
+import math
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.tuner.tuning import Tuner
+from lightning.pytorch.utilities.memory import garbage_collection_cuda, is_oom_error
+
+from segfocal.callbacks import Averaging
+from segfocal.checkpoint import DurableCheckpointIO
+from segfocal.config.run import TrainConfig
+from segfocal.data.datamodule import SegmentationData
+from segfocal.data.room import free_memory
+from segfocal.devices import Device
+from segfocal.errors import UserError
+from segfocal.module import SegmentationModule
+
+STEPS = 3  # that each batch size is tried with; the second has the optimiser's state besides
+RATES = 100  # learning rates that are tried
+LOWEST, HIGHEST = 1e-6, 1.0
+WINDOW = 10  # rates, over which the loss is averaged; so many at the beginning are not looked at
+SHARE = 0.8  # of the memory that is free, for the rest of the program grows too
+
+log = logging.getLogger("segfocal")
+
+
+def find(
+    config: TrainConfig, data: SegmentationData, device: Device, run_dir: Path, build: Callable[[TrainConfig], SegmentationModule]
+) -> TrainConfig:
+    """The configuration with what `trainer.find_batch_size` and `trainer.find_lr` look for in the place of these; `data` is told, too.
+
+    Args:
+        config: of the run.
+        data: checked.
+        device: of the run.
+        run_dir: for a file that lies there meanwhile.
+        build: makes the module of a configuration.
+
+    Raises:
+        UserError: nothing fits, or no rate lowers the loss.
+    """
+    if config.trainer.find_batch_size is not None:
+        size = batch_size(config, data, device, run_dir, build)
+        data.batch_size = size
+        trainer = dataclasses.replace(config.trainer, find_batch_size=None)
+        config = dataclasses.replace(config, trainer=trainer, data=dataclasses.replace(config.data, batch_size=size))
+    if config.trainer.find_lr:
+        optimizer = dataclasses.replace(config.optimizer, lr=learning_rate(config, data, device, run_dir, build))
+        config = dataclasses.replace(config, optimizer=optimizer, trainer=dataclasses.replace(config.trainer, find_lr=False))
+    return config
+
+
+def batch_size(
+    config: TrainConfig, data: SegmentationData, device: Device, run_dir: Path, build: Callable[[TrainConfig], SegmentationModule]
+) -> int:
+    """The largest of 2, 4, 8 ... up to `trainer.find_batch_size`, and to the samples that there are, whose steps and validation fit.
+
+    Lightning's finder leaves out the callbacks, does not know oneDNN's want of memory, and ends at its limit with a size that it has not tried.
+    """
+    most = config.trainer.find_batch_size or 2
+    found, size, reason = 0, 2, "was tried"
+    while size <= max(2, min(most, data.measured["train"].total)):
+        data.batch_size, module = size, build(config)
+        try:
+            with _room(device):
+                _trainer(config, device, run_dir, STEPS).fit(module, datamodule=data)
+        except (RuntimeError, MemoryError) as error:
+            if not _for_want_of_memory(error):
+                raise
+            reason = "fits"
+            break
+        finally:
+            del module
+            garbage_collection_cuda()
+        found, size = size, 2 * size
+    if not found:
+        raise UserError(f"trainer.find_batch_size={most}: not even 2 crops fit into memory: a smaller data.crop, model or model.encoder")
+    log.info("trainer.find_batch_size=%d: data.batch_size=%d is the largest that %s", most, found, reason)
+    return found
+
+
+def _for_want_of_memory(error: BaseException) -> bool:
+    said = ("out of memory", "can't allocate memory", "could not create a primitive")  # of CUDA and NPUs, of torch on a CPU, of oneDNN
+    return isinstance(error, MemoryError) or is_oom_error(error) or any(words in str(error) for words in said)
+
+
+def learning_rate(
+    config: TrainConfig, data: SegmentationData, device: Device, run_dir: Path, build: Callable[[TrainConfig], SegmentationModule]
+) -> float:
+    """The rate at which the loss falls fastest, while the rate grows from step to step (arXiv 1506.01186, section 3.3)."""
+    with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that cannot be turned off
+        found = Tuner(_trainer(config, device, run_dir)).lr_find(
+            build(config), datamodule=data, min_lr=LOWEST, max_lr=HIGHEST, num_training=RATES, update_attr=False
+        )
+    rate = steepest(found.results["lr"], found.results["loss"]) if found else None
+    if rate is None:
+        raise UserError(f"trainer.find_lr=true: the loss of {config.loss.name} falls at no rate that was tried: say optimizer.lr")
+    rounded = float(f"{rate:.2g}")
+    log.info("trainer.find_lr=true: optimizer.lr=%g, where the loss falls fastest", rounded)
+    return rounded
+
+
+def steepest(rates: list[float], losses: list[float]) -> float | None:
+    """Where the loss falls fastest over the logarithm of the rate, before it is lowest; None where it does not fall.
+
+    Lightning's own suggestion takes the slope over the rate itself, which is steepest where rates are smallest: there it finds noise.
+    """
+    count = next((number for number, loss in enumerate(losses) if not math.isfinite(loss)), len(losses))
+    smooth = np.convolve(losses[:count], np.full(WINDOW, 1 / WINDOW), "valid") if count > 2 * WINDOW else np.empty(0)
+    lowest = int(smooth.argmin()) if len(smooth) else 0
+    if lowest <= WINDOW:
+        return None
+    slopes = np.gradient(smooth, np.log(rates[WINDOW // 2 :][: len(smooth)]))[WINDOW : lowest + 1]
+    return rates[WINDOW // 2 + WINDOW + int(slopes.argmin())] if slopes.min() < 0 else None
+
+
+def _trainer(config: TrainConfig, device: Device, run_dir: Path, steps: int = -1) -> Trainer:
+    """As the run's, in what takes memory and makes steps."""
+    seed_everything(config.seed, verbose=False)
+    return Trainer(
+        default_root_dir=run_dir,
+        **device.trainer_options(),
+        max_steps=steps,
+        max_epochs=1000,  # more than is ever tried; schedules want a number
+        accumulate_grad_batches=config.trainer.accumulate,
+        gradient_clip_val=config.trainer.gradient_clip or None,
+        callbacks=[Averaging(config.callbacks.ema)] if config.callbacks.ema is not None else None,
+        plugins=[DurableCheckpointIO()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+    )
+
+
+@contextlib.contextmanager
+def _room(device: Device) -> Iterator[None]:
+    """On a CPU, memory that is not there is refused: Linux would hand it out all the same, and kill the program when it is used."""
+    status = Path("/proc/self/status")
+    if device.accelerator != "cpu" or not status.is_file():
+        yield
+        return
+    import resource  # no other system has it
+
+    taken = re.search(r"VmData:\s+(\d+) kB", status.read_text())
+    assert taken is not None
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    most = 1024 * int(taken.group(1)) + int(SHARE * free_memory())
+    resource.setrlimit(resource.RLIMIT_DATA, (most if before[1] < 0 else min(most, before[1]), before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
