@@ -1,36 +1,36 @@
-"""What surrounds `hydra.main`: mistakes said before it runs, failures said in one line, a sweep's answer after it."""
+"""What surrounds `hydra.main`: mistakes said before it runs, failures said in one line, what it came to written down."""
 
 from __future__ import annotations
 
 import functools
+import json
 import logging
+import math
 import os
 import shutil
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from segfocal.config.commandline import overrides_in
 from segfocal.config.parse import mistakes
 from segfocal.config.schema import CONF, register_schemas
 from segfocal.errors import UserError
-from segfocal.sweep import Job, write_summary
+from segfocal.rundir import RESULT
 
 # Where torch_npu is installed, torch would import it, whatever the profile: even broken, and in every process that loads data.
 os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
 
 MISTAKE = 2  # exit code of what the user can mend
 INTERRUPTED = 130  # as shells say it of Ctrl-C
-_SWEPT: list[Job] = []  # what the jobs of this process's sweep came to
 
 
 def start(main: Callable[[], Any], schema: type, config_name: str) -> None:
-    """Check the command line, run it, and where it was a sweep end with the table of its jobs."""
+    """Check the command line, and run it."""
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(help_text(config_name))
         return
@@ -42,9 +42,6 @@ def start(main: Callable[[], Any], schema: type, config_name: str) -> None:
             print(line, file=sys.stderr)
         sys.exit(MISTAKE)
     main()
-    if _SWEPT:
-        failed = write_summary(_SWEPT)
-        sys.exit(1 if failed else 0)
 
 
 def command(run: Callable[[list[str]], str], arguments: list[str], text: str | None) -> None:
@@ -73,44 +70,23 @@ def help_text(config_name: str) -> str:
 
 
 def job(function: Callable[[DictConfig], float]) -> Callable[[DictConfig], float]:
-    """A job of `hydra.main`: a mistake of the user is one line and exit code 2; in a sweep the other jobs go on."""
+    """A job of `hydra.main`: a mistake of the user is one line and exit code 2; what it came to stands in `result.json`."""
 
     @functools.wraps(function)
     def wrapped(composed: DictConfig) -> float:
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            return _job_of_sweep(function, composed)
         try:
-            return function(composed)
+            value = function(composed)
         except UserError as error:
             print(error, file=sys.stderr)
             _remove_if_not_started(run_dir())
             sys.exit(MISTAKE)
         except KeyboardInterrupt:
             sys.exit(INTERRUPTED)
+        result = {"objective": composed.get("objective"), "value": None if math.isnan(value) else value}
+        (run_dir() / RESULT).write_text(json.dumps(result), encoding="utf-8")
+        return value
 
     return wrapped
-
-
-def _job_of_sweep(function: Callable[[DictConfig], float], composed: DictConfig) -> float:
-    settings = HydraConfig.get()
-    overrides = list(settings.overrides.task)
-    print(f"\njob {settings.job.num}: {' '.join(overrides)}", flush=True)
-    objective, failure = float("nan"), None
-    try:
-        objective = function(composed)
-    except UserError as error:
-        failure = str(error)
-        print(failure, file=sys.stderr)
-    except KeyboardInterrupt:
-        write_summary(_SWEPT) if _SWEPT else None
-        sys.exit(INTERRUPTED)
-    except Exception as error:
-        failure = f"{type(error).__name__}: {error}"
-        traceback.print_exc()
-    _SWEPT.append(
-        Job(int(settings.job.num), overrides, settings.runtime.output_dir, str(composed.get("objective", "")), objective, failure)
-    )
-    return objective
 
 
 def _remove_if_not_started(directory: Path) -> None:
@@ -123,22 +99,3 @@ def _remove_if_not_started(directory: Path) -> None:
 def run_dir() -> Path:
     """The directory of the job that Hydra is running."""
     return Path(HydraConfig.get().runtime.output_dir)
-
-
-def overrides_in(arguments: list[str]) -> list[str]:
-    """What of a command line are overrides: not Hydra's own flags, nor what follows those that take a value.
-
-    For tab completion there are none: the line is still being written.
-    """
-    if "-sc" in arguments or "--shell-completion" in arguments:
-        return []
-    with_value = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--info", "-i"}
-    found, skip = [], False
-    for argument in arguments:
-        if skip:
-            skip = False
-        elif argument in with_value:
-            skip = True
-        elif not argument.startswith("-"):
-            found.append(argument)
-    return found

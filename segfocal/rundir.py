@@ -6,6 +6,7 @@ import tempfile
 from datetime import datetime
 from pathlib import Path
 
+RESULT = "result.json"  # what a run came to: its objective, as sweeps read it
 _MADE: dict[str, str] = {}
 
 

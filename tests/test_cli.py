@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from segfocal.cli import overrides_in
+from segfocal.config.commandline import overrides_in
 from segfocal.rundir import new_dir
 from segfocal.sweep import Job, best_first
 from tests.conftest import ROOT, Result, blobs, write_folder

@@ -18,6 +18,7 @@ from segfocal.config.metrics import MetricsConfig, objective_problems
 from segfocal.config.optim import OPTIMIZERS, SCHEDULERS, OptimizerConfig, SchedulerConfig
 from segfocal.config.profile import Precision, ProfileConfig
 from segfocal.config.sampling import SAMPLING, SamplingConfig
+from segfocal.config.sweep import SweepConfig
 from segfocal.config.task import TaskConfig
 from segfocal.registry import LOSSES
 from segfocal.rundir import unwritable
@@ -136,6 +137,7 @@ class TrainConfig:
     profile: ProfileConfig
     callbacks: CallbacksConfig
     logger: LoggerConfig
+    sweep: SweepConfig
     seed: Index = 0
     out: str = "runs"
     ckpt: str | None = None
@@ -203,6 +205,7 @@ class EvaluateConfig:
     data: Annotated[DataConfig | CheckpointDataConfig, DATA.field]
     inference: InferenceConfig
     profile: ProfileConfig
+    sweep: SweepConfig
     ckpt: str | list[str] | None = None
     split: Split = "test"
     out: str = "runs"

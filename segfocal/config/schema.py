@@ -25,9 +25,11 @@ from segfocal.config.optim import OPTIMIZERS, SCHEDULERS
 from segfocal.config.predict import PredictConfig
 from segfocal.config.profile import ProfileConfig
 from segfocal.config.sampling import SAMPLING
+from segfocal.config.sweep import SweepConfig
 from segfocal.config.task import TaskConfig
 from segfocal.registry import LOSSES, Registry
 from segfocal.rundir import new_dir
+from segfocal.sweeps.place import sweep_dir
 
 CONF = Path(__file__).parents[2] / "conf"
 REGISTRIES = (DATA, LOSSES, OPTIMIZERS, SAMPLING, SCHEDULERS)
@@ -41,6 +43,7 @@ SINGLE = {
     "logger": run.LoggerConfig,
     "metrics": MetricsConfig,
     "inference": InferenceConfig,
+    "sweep": SweepConfig,
     "train": run.TrainConfig,
     "evaluate": run.EvaluateConfig,
     "export": ExportConfig,
@@ -57,7 +60,9 @@ def register_schemas() -> None:
     for registry in REGISTRIES:
         for name in registry.names():
             _store(registry, name)
+    store.store(group="hydra/launcher", name="processes", node={"_target_": "hydra_plugins.segfocal_launcher.ProcessLauncher"})  # as Hydra has it
     OmegaConf.register_new_resolver("new_dir", new_dir, replace=True)
+    OmegaConf.register_new_resolver("sweep_dir", sweep_dir, replace=True)
     OmegaConf.register_new_resolver("options", options, replace=True)
 
 

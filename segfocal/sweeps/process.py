@@ -1,0 +1,132 @@
+"""A job of a sweep as a process of its own: the program's own command, in a directory that is given."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from segfocal.rundir import RESULT
+from segfocal.sweeps.record import Job, State
+
+CONSOLE = "console.log"
+EPOCH = re.compile(r"epoch (\d+) of (\d+)")
+STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit codes of a job that ended when it was asked to
+GRACE = 60.0  # seconds that a job has to end in when it is asked to
+DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
+
+
+@dataclass
+class Outcome:
+    """What a job came to."""
+
+    state: State
+    objective: float | None
+    failure: str | None
+
+
+class Running:
+    """A job that has been started.
+
+    Args:
+        job: of the record.
+        command: the words of its command line.
+        directory: that it writes into.
+        env: its environment.
+    """
+
+    def __init__(self, job: Job, command: Sequence[str], directory: Path, env: dict[str, str]) -> None:
+        self.job, self.directory = job, directory
+        self.started = time.monotonic()
+        directory.mkdir(parents=True)
+        with (directory / CONSOLE).open("wb") as console:
+            self.process = subprocess.Popen(
+                [sys.executable, *command, f"hydra.run.dir={quoted(directory)}"],
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=subprocess.STDOUT,
+                env=env,
+                start_new_session=True,  # Ctrl-C comes to the sweep, which passes it on
+                preexec_fn=_end_with_parent,
+            )
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+    def progress(self) -> tuple[int, int] | None:
+        """The epochs that are done, and how many there will be."""
+        found = EPOCH.findall(_tail(self.directory / CONSOLE))
+        return (int(found[-1][0]), int(found[-1][1])) if found else None
+
+    def outcome(self) -> Outcome | None:
+        """What it came to; None while it runs."""
+        code = self.process.poll()
+        if code is None:
+            return None
+        if code == 0:
+            return Outcome("finished", _objective(self.directory), None)
+        if code in STOPPED:
+            return Outcome("interrupted", None, "interrupted")
+        if code < 0:
+            name = signal.Signals(-code).name
+            return Outcome("interrupted", None, f"killed by {name}" + (" (out of memory?)" if code == -signal.SIGKILL else ""))
+        return Outcome("failed", None, last_words(self.directory / CONSOLE))
+
+    def ask_to_end(self) -> None:
+        """As Ctrl-C does; `finish` waits for it."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGINT)
+
+    def finish(self, deadline: float) -> None:
+        """Wait until it has ended, or end it, with all its children."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(max(0.0, deadline - time.monotonic()))
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+def quoted(path: Path) -> str:
+    """A path as a value of Hydra's grammar."""
+    escaped = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def last_words(console: Path) -> str:
+    """The line that says why a job failed: the last of a traceback, the first of what the user can mend."""
+    lines = [line.strip() for line in _tail(console).splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "no word"
+
+
+def _objective(directory: Path) -> float | None:
+    try:
+        value = json.loads((directory / RESULT).read_text(encoding="utf-8"))["value"]
+    except (OSError, ValueError, KeyError):
+        return None
+    return None if value is None else float(value)
+
+
+def _tail(path: Path, size: int = 2**14) -> str:
+    try:
+        with path.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - size))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def _end_with_parent() -> None:
+    """A sweep that is killed leaves no job behind, where the system has a way: Linux."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGINT)

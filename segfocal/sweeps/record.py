@@ -1,0 +1,152 @@
+"""What is known of a sweep, in `sweep.json` of its directory: it is what the same command, given again, goes on from."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from segfocal.errors import UserError
+
+FILE = "sweep.json"
+State = Literal["waiting", "running", "finished", "failed", "interrupted"]
+NO_PART = {"hydra", "out", "sweep", "report"}  # of what a job is: where it is written, and how it is run
+
+
+@dataclass
+class Job:
+    """
+    Args:
+        number: in the order of the sweep.
+        key: of its resolved configuration, by which it is recognised.
+        overrides: of its command line.
+        state: `interrupted` goes on from its last checkpoint.
+        directory: of its last attempt, in that of the sweep.
+        attempts: how often it was started.
+        objective: what it came to; None before, and where the validation masks leave it undefined.
+        failure: its last words, where it failed or was interrupted.
+        seconds: that all attempts took.
+    """
+
+    number: int
+    key: str
+    overrides: list[str]
+    state: State = "waiting"
+    directory: str = ""
+    attempts: int = 0
+    objective: float | None = None
+    failure: str | None = None
+    seconds: float = 0.0
+
+    @property
+    def unfinished(self) -> bool:
+        return self.state != "finished"
+
+
+@dataclass
+class Record:
+    """
+    Args:
+        directory: of the sweep.
+        program: whose jobs these are, as `train`.
+        command: the overrides of the sweep, without those of `sweep`.
+        objective: what jobs are compared by.
+        jobs: by number.
+    """
+
+    directory: Path
+    program: str
+    command: list[str]
+    objective: str
+    jobs: list[Job] = field(default_factory=list)
+
+    def add(self, key: str, overrides: list[str]) -> Job:
+        """The job of a configuration: the one that is known, or a new one."""
+        for job in self.jobs:
+            if job.key == key:
+                return job
+        self.jobs.append(Job(len(self.jobs), key, overrides))
+        return self.jobs[-1]
+
+    def save(self) -> None:
+        """Write it; the file is there in full or as it was."""
+        plain = {name: value for name, value in dataclasses.asdict(self).items() if name != "directory"}
+        temporary = self.directory / f".{FILE}.part"
+        temporary.write_text(json.dumps(plain, indent=1), encoding="utf-8")
+        os.replace(temporary, self.directory / FILE)
+
+
+def job_key(config: dict[str, Any]) -> str:
+    """What jobs of the same resolved configuration have in common."""
+    part = {name: value for name, value in config.items() if name not in NO_PART}
+    return hashlib.sha256(json.dumps(part, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def command_of(overrides: list[str]) -> list[str]:
+    """The overrides of a sweep without those that say how it is run, by which the same command is recognised."""
+    return sorted(line for line in overrides if not line.startswith(("sweep.", "sweep=", "hydra", "out=")))
+
+
+def read(directory: Path) -> Record | None:
+    """The record of a directory; None where there is none.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = directory / FILE
+    if not path.is_file():
+        return None
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        return Record(directory, plain["program"], plain["command"], plain["objective"], [Job(**job) for job in plain["jobs"]])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not the record of a sweep ({type(error).__name__}: {error}): sweep.dir=<another directory>") from None
+
+
+def find(out: Path, program: str, command: list[str]) -> Path | None:
+    """The directory below `out` of the sweep that a command has begun; the newest where there are several."""
+    for path in sorted(out.glob(f"*/{FILE}"), key=lambda path: path.stat().st_mtime, reverse=True):
+        try:
+            known = read(path.parent)
+        except UserError:
+            continue
+        if known and (known.program, known.command) == (program, command):
+            return path.parent
+    return None
+
+
+def swept_keys(overrides: list[list[str]]) -> list[str]:
+    """The keys in which jobs differ, in the order of the command line."""
+    values: dict[str, set[str | None]] = {}
+    keys = dict.fromkeys(line.partition("=")[0] for job in overrides for line in job)
+    for job in overrides:
+        said = dict(line.split("=", 1) for line in job)
+        for key in keys:
+            values.setdefault(key, set()).add(said.get(key))
+    return [key for key in keys if len(values[key]) > 1]
+
+
+def lock(directory: Path) -> IO[str]:
+    """Hold the directory for this process, until the file is closed or the process ends.
+
+    Raises:
+        UserError: another process runs this sweep.
+    """
+    file = (directory / ".lock").open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.seek(0)
+        holder = file.read().strip() or "another"
+        file.close()
+        raise UserError(f"{directory}: process {holder} is running this sweep: wait for it, or sweep.dir=<another directory>") from None
+    file.seek(0)
+    file.truncate()
+    file.write(str(os.getpid()))
+    file.flush()
+    return file

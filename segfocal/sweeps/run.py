@@ -1,0 +1,167 @@
+"""Running the jobs of a sweep, so many at once, until each has come to something."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from segfocal.config.sweep import SweepConfig
+from segfocal.errors import UserError
+from segfocal.sweeps.process import GRACE, Running, quoted
+from segfocal.sweeps.record import Job, Record
+from segfocal.sweeps.watch import Watch
+
+LOOK_EVERY = 0.2  # seconds between two looks at the jobs
+
+
+class Stopped(Exception):
+    """The sweep was asked to end, by a signal of this number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@dataclass
+class Slots:
+    """How many jobs run at once, and what each may use.
+
+    Args:
+        count: of jobs.
+        gpus: the numbers of the GPUs, for each slot; none where jobs run on the CPU.
+        threads: of the CPU, for each job.
+    """
+
+    count: int
+    gpus: list[list[str]] = field(default_factory=list)
+    threads: int = 1
+
+    def environment(self, slot: int) -> dict[str, str]:
+        """Of a job in a slot; what the user has set goes before."""
+        env = {"OMP_NUM_THREADS": str(self.threads)} | os.environ
+        if self.gpus:
+            env["CUDA_VISIBLE_DEVICES"] = ",".join(self.gpus[slot])
+        return env
+
+
+def slots_of(config: SweepConfig, on_gpu: bool) -> Slots:
+    """The slots that a configuration comes to on this machine.
+
+    Args:
+        config: of the sweep.
+        on_gpu: whether the jobs' profile takes GPUs.
+
+    Raises:
+        UserError: there are fewer GPUs than asked for.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    gpus = visible_gpus() if on_gpu else []
+    if not gpus:
+        count = config.jobs or 1
+        return Slots(count, threads=max(1, cores // count))
+    most = len(gpus) // config.gpus_per_job
+    if most == 0 or (config.jobs or 0) > most:
+        asked = f"sweep.jobs={config.jobs} " if config.jobs else ""
+        raise UserError(
+            f"{asked}sweep.gpus_per_job={config.gpus_per_job}: this machine has {len(gpus)} GPUs, enough for {most} jobs at once"
+        )
+    count = config.jobs or most
+    groups = [gpus[slot * config.gpus_per_job : (slot + 1) * config.gpus_per_job] for slot in range(count)]
+    return Slots(count, groups, max(1, cores // count))
+
+
+def visible_gpus() -> list[str]:
+    """The CUDA GPUs that a program would see here, without importing torch."""
+    said = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if said is not None:
+        return [number.strip() for number in said.split(",") if number.strip() not in ("", "-1")]
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [str(number) for number, _ in enumerate(line for line in listed.splitlines() if line.startswith("GPU "))]
+
+
+def run_jobs(record: Record, jobs: list[Job], program: Sequence[str], slots: Slots, watch: Watch) -> None:
+    """Run jobs; the record is written whenever one begins or ends.
+
+    Args:
+        record: of the sweep.
+        jobs: those of it to run.
+        program: the words of the command line before a job's overrides.
+        slots: how many at once.
+        watch: shows how they stand.
+
+    Raises:
+        Stopped: by SIGINT or SIGTERM, after the running jobs have ended and are recorded.
+    """
+    running: dict[int, Running] = {}
+    waiting = list(jobs)
+    usual = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        while waiting or running:
+            for slot in sorted(set(range(slots.count)) - set(running)):
+                if waiting:
+                    running[slot] = _start(record, waiting.pop(0), program, slots.environment(slot))
+            watch.show(record, list(running.values()))
+            time.sleep(LOOK_EVERY)
+            for slot in list(running):
+                if _ended(record, running[slot]):
+                    watch.ended(running.pop(slot).job)
+    except Stopped:
+        for number in usual:
+            signal.signal(number, signal.SIG_IGN)  # once is enough: what follows takes seconds
+        _end_all(record, list(running.values()))
+        raise
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise Stopped(number)
+
+
+def _start(record: Record, job: Job, program: Sequence[str], env: dict[str, str]) -> Running:
+    before = record.directory / job.directory if job.directory else None
+    job.attempts += 1
+    job.directory = str(job.number) if job.attempts == 1 else f"{job.number}-{job.attempts}"
+    words = [*program, *job.overrides, *_going_on(job, before)]
+    job.state, job.failure, job.objective = "running", None, None
+    record.save()
+    return Running(job, words, record.directory / job.directory, env)
+
+
+def _going_on(job: Job, before: Path | None) -> list[str]:
+    """Where an interrupted training goes on from; nothing where it has come to no checkpoint."""
+    if before is None or job.state != "interrupted" or not (before / "checkpoints" / "last.ckpt").is_file():
+        return []
+    return [] if any(line.startswith("ckpt=") for line in job.overrides) else [f"ckpt={quoted(before)}"]
+
+
+def _ended(record: Record, running: Running) -> bool:
+    outcome = running.outcome()
+    if outcome is None:
+        return False
+    job = running.job
+    job.state, job.objective, job.failure = outcome.state, outcome.objective, outcome.failure
+    job.seconds += running.seconds
+    record.save()
+    return True
+
+
+def _end_all(record: Record, running: list[Running]) -> None:
+    for each in running:
+        each.ask_to_end()
+    deadline = time.monotonic() + GRACE
+    for each in running:
+        each.finish(deadline)
+        with suppress(OSError):  # a full disk: the record says `running`, which is taken as interrupted
+            _ended(record, each)
