@@ -60,7 +60,9 @@ def register_schemas() -> None:
     for registry in REGISTRIES:
         for name in registry.names():
             _store(registry, name)
-    store.store(group="hydra/launcher", name="processes", node={"_target_": "hydra_plugins.segfocal_launcher.ProcessLauncher"})  # as Hydra has it
+    store.store(
+        group="hydra/launcher", name="processes", node={"_target_": "hydra_plugins.segfocal_launcher.ProcessLauncher"}
+    )  # as Hydra has it
     OmegaConf.register_new_resolver("new_dir", new_dir, replace=True)
     OmegaConf.register_new_resolver("sweep_dir", sweep_dir, replace=True)
     OmegaConf.register_new_resolver("options", options, replace=True)

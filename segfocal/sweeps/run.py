@@ -45,7 +45,7 @@ class Slots:
 
     def environment(self, slot: int) -> dict[str, str]:
         """Of a job in a slot; what the user has set goes before."""
-        env = {"OMP_NUM_THREADS": str(self.threads)} | os.environ
+        env = {"OMP_NUM_THREADS": str(self.threads), "HYDRA_FULL_ERROR": "1"} | os.environ  # its advice would stand last
         if self.gpus:
             env["CUDA_VISIBLE_DEVICES"] = ",".join(self.gpus[slot])
         return env
