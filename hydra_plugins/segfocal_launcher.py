@@ -95,7 +95,7 @@ class ProcessLauncher(Launcher):
     def _plain(self, overrides: list[str]) -> dict[str, Any]:
         assert self.context is not None and self.config is not None
         composed = self.context.config_loader.load_sweep_config(self.config, overrides)
-        names = [name for name in composed if name != "hydra"]
+        names = [str(name) for name in composed if name != "hydra"]
         plain = OmegaConf.to_container(OmegaConf.masked_copy(composed, names), resolve=True)
         assert isinstance(plain, dict)
         return {str(name): value for name, value in plain.items()}
