@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
+import gc
+import itertools
 import logging
 import os
 import shutil
@@ -16,16 +19,25 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from segfocal.config.parse import mistakes
+from segfocal.config.parse import mistakes, sweeps
 from segfocal.config.schema import CONF, register_schemas
 from segfocal.errors import UserError
+from segfocal.nearest import did_you_mean
 from segfocal.sweep import Job, write_summary
 
 # Where torch_npu is installed, torch would import it, whatever the profile: even broken, and in every process that loads data.
 os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
 
+# Python ends by looking for cycles among all that torch and its like have made: more than a second, for memory that is freed anyway.
+atexit.register(gc.freeze)
+
 MISTAKE = 2  # exit code of what the user can mend
 INTERRUPTED = 130  # as shells say it of Ctrl-C
+# Hydra's flags: those that a word follows, and those that stand alone.
+WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--info", "-i"}
+WITH_VALUE |= {"--experimental-rerun"}
+SWEEPS = {"--multirun", "-m"}
+ALONE = SWEEPS | {"--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--shell-completion", "-sc"}
 _SWEPT: list[Job] = []  # what the jobs of this process's sweep came to
 
 
@@ -36,7 +48,13 @@ def start(main: Callable[[], Any], schema: type, config_name: str) -> None:
         return
     if "--json" in sys.argv and "json" in schema.__annotations__:
         sys.argv = [word for word in sys.argv if word != "--json"] + ["json=true"]
-    problems = mistakes(schema, config_name, overrides_in(sys.argv[1:]))
+    flags, overrides = parted(sys.argv[1:])
+    completes = bool({"-sc", "--shell-completion"} & set(flags))  # the line is still being written
+    if not completes:
+        sys.argv[1:] = [*flags, *overrides]  # Hydra takes no flag behind an override
+    problems = [] if completes else [*unknown(flags), *mistakes(schema, config_name, overrides)]
+    if not problems and not completes and not SWEEPS & set(flags):
+        problems = sweeps(overrides)
     if problems:
         for line in problems:
             print(line, file=sys.stderr)
@@ -57,6 +75,8 @@ def command(run: Callable[[list[str]], str], arguments: list[str], text: str | N
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(MISTAKE)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
 
 
 def refuse_flags(arguments: list[str], module: str) -> None:
@@ -86,6 +106,7 @@ def job(function: Callable[[DictConfig], float]) -> Callable[[DictConfig], float
             _remove_if_not_started(run_dir())
             sys.exit(MISTAKE)
         except KeyboardInterrupt:
+            _remove_if_not_started(run_dir())
             sys.exit(INTERRUPTED)
 
     return wrapped
@@ -125,20 +146,23 @@ def run_dir() -> Path:
     return Path(HydraConfig.get().runtime.output_dir)
 
 
-def overrides_in(arguments: list[str]) -> list[str]:
-    """What of a command line are overrides: not Hydra's own flags, nor what follows those that take a value.
+def parted(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Flags, each with the value that follows it, and overrides."""
+    flags: list[str] = []
+    overrides: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        if not word.startswith("-"):
+            overrides.append(word)
+            continue
+        flags.append(word)
+        if word in WITH_VALUE:
+            flags += itertools.islice(words, 1)
+    return flags, overrides
 
-    For tab completion there are none: the line is still being written.
-    """
-    if "-sc" in arguments or "--shell-completion" in arguments:
-        return []
-    with_value = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--info", "-i"}
-    found, skip = [], False
-    for argument in arguments:
-        if skip:
-            skip = False
-        elif argument in with_value:
-            skip = True
-        elif not argument.startswith("-"):
-            found.append(argument)
-    return found
+
+def unknown(flags: list[str]) -> list[str]:
+    """A line for each flag that there is not."""
+    known = WITH_VALUE | ALONE
+    given = [word.partition("=")[0] for word in flags if word.startswith("-")]
+    return [f"{flag}: no such flag{did_you_mean(flag, {*known, '--json'})}; see --help" for flag in given if flag not in known]
