@@ -194,6 +194,25 @@ def test_flags_of_hydra_are_no_overrides() -> None:
     assert parted(words) == (["-m", "--cfg", "job", "-cn", "train", "--help"], ["a=1", "b=2"])
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["ckpt=a,b"], "ckpt=a,b: several values are tried one after another by -m; a list stands in brackets, 'ckpt=[a,b]'"),
+        (["ckpt=a", "--jsn"], "--jsn: no such flag; did you mean --json or --run?; see --help"),
+    ],
+)
+def test_what_hydra_would_say_in_many_lines_is_one(cli: Cli, tmp_path: Path, words: list[str], said: str) -> None:
+    done = cli("evaluate", *words)
+    assert (done.code, done.out, done.err) == (2, "", f"{said}\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_flag_may_stand_behind_overrides(cli: Cli) -> None:
+    done = cli("evaluate", "ckpt=a", "--cfg", "job", "split=val")
+    assert (done.code, done.err) == (0, "")
+    assert "split: val\n" in done.out
+
+
 def test_the_best_job_of_a_loss_is_the_smallest() -> None:
     jobs = [Job(number, [], "", "val/loss", value, None) for number, value in enumerate([0.3, float("nan"), 0.1])]
     assert [job.number for job in best_first(jobs)] == [2, 0, 1]

@@ -242,6 +242,13 @@ def test_data_of_other_classes_or_channels_is_one_line(runs: dict[str, Path], tm
         evaluated(tmp_path / "b", f"ckpt={runs['one']}", *given)
 
 
+def test_too_few_draws_have_no_interval() -> None:
+    assert configured("ckpt=a", "bootstrap=40", program="evaluate").bootstrap == 40
+    assert configured("ckpt=a", "bootstrap=0", program="evaluate").bootstrap == 0
+    with pytest.raises(UserError, match="bootstrap=39: so few draws have no 95 % interval: 40 or more, or 0 for none"):
+        configured("ckpt=a", "bootstrap=39", program="evaluate")
+
+
 def test_an_objective_may_be_the_figure_of_a_class() -> None:
     assert configured("objective=val/best_iou/crack").objective == "val/best_iou/crack"
     with pytest.raises(UserError, match=r"objective=val/iou/crak: no such figure; did you mean val/iou/crack"):
