@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
+import gc
 import json
 import logging
 import math
@@ -16,14 +18,17 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from segfocal.config.commandline import overrides_in
-from segfocal.config.parse import mistakes
+from segfocal.config.commandline import COMPLETES, SWEEPS, parted, unknown
+from segfocal.config.parse import mistakes, sweeps
 from segfocal.config.schema import CONF, register_schemas
 from segfocal.errors import UserError
 from segfocal.rundir import RESULT
 
 # Where torch_npu is installed, torch would import it, whatever the profile: even broken, and in every process that loads data.
 os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
+
+# Python ends by looking for cycles among all that torch and its like have made: more than a second, for memory that is freed anyway.
+atexit.register(gc.freeze)
 
 MISTAKE = 2  # exit code of what the user can mend
 INTERRUPTED = 130  # as shells say it of Ctrl-C
@@ -36,7 +41,13 @@ def start(main: Callable[[], Any], schema: type, config_name: str) -> None:
         return
     if "--json" in sys.argv and "json" in schema.__annotations__:
         sys.argv = [word for word in sys.argv if word != "--json"] + ["json=true"]
-    problems = mistakes(schema, config_name, overrides_in(sys.argv[1:]))
+    flags, overrides = parted(sys.argv[1:])
+    completes = bool(COMPLETES & set(flags))  # the line is still being written
+    if not completes:
+        sys.argv[1:] = [*flags, *overrides]  # Hydra takes no flag behind an override
+    problems = [] if completes else [*unknown(flags), *mistakes(schema, config_name, overrides)]
+    if not problems and not completes and not SWEEPS & set(flags):
+        problems = sweeps(overrides)
     if problems:
         for line in problems:
             print(line, file=sys.stderr)
@@ -54,6 +65,8 @@ def command(run: Callable[[list[str]], str], arguments: list[str], text: str | N
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(MISTAKE)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
 
 
 def refuse_flags(arguments: list[str], module: str) -> None:
@@ -81,6 +94,7 @@ def job(function: Callable[[DictConfig], float]) -> Callable[[DictConfig], float
             _remove_if_not_started(run_dir())
             sys.exit(MISTAKE)
         except KeyboardInterrupt:
+            _remove_if_not_started(run_dir())
             sys.exit(INTERRUPTED)
         result = {"objective": composed.get("objective"), "value": None if math.isnan(value) else value}
         (run_dir() / RESULT).write_text(json.dumps(result), encoding="utf-8")

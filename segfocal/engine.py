@@ -26,6 +26,7 @@ from segfocal.data.datamodule import SegmentationData
 from segfocal.data.faults import told
 from segfocal.data.stats import SplitStats
 from segfocal.devices import Device, resolve
+from segfocal.durable import DurableCheckpointIO
 from segfocal.evaluation import evaluate_trained
 from segfocal.finding import find
 from segfocal.losses import build_loss
@@ -162,7 +163,7 @@ def build_trainer(config: TrainConfig, run_dir: Path, device: Device, data: Segm
         check_val_every_n_epoch=config.trainer.validate_every,
         callbacks=build_callbacks(config, run_dir, data.dataset("val")),
         logger=loggers,
-        plugins=[checkpoints.DurableCheckpointIO()],
+        plugins=[DurableCheckpointIO()],
         num_sanity_val_steps=0,  # the data has been checked, and a validation before any step says nothing
         log_every_n_steps=1,
         use_distributed_sampler=False,

@@ -17,7 +17,7 @@ from lightning.pytorch.tuner.tuning import Tuner
 from lightning.pytorch.utilities.memory import garbage_collection_cuda, is_oom_error
 
 from segfocal.callbacks import Averaging
-from segfocal.checkpoint import DurableCheckpointIO
+from segfocal.durable import DurableCheckpointIO
 from segfocal.config.run import TrainConfig
 from segfocal.data.datamodule import SegmentationData
 from segfocal.data.room import free_memory

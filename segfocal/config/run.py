@@ -24,6 +24,7 @@ from segfocal.registry import LOSSES
 from segfocal.rundir import unwritable
 
 Split = Literal["train", "val", "test"]
+FEWEST = 40  # draws of the bootstrap of which one lies beyond each end of a 95 % interval
 
 
 @dataclass(config=STRICT, kw_only=True)
@@ -196,7 +197,7 @@ class EvaluateConfig:
         data: other data than the checkpoint was trained on.
         overlays: draw so many images.
         boundary: also measure how well contours are met: boundary IoU and boundary F.
-        bootstrap: how many times the images are drawn anew for the intervals; 0 gives none.
+        bootstrap: how many times the images are drawn anew for the intervals, 40 at least; 0 gives none.
         report: write report.html.
         gallery: so many images in the report: worst, best, and by chance.
         json: print the figures as JSON, and nothing else, on standard output; what `--json` sets.
@@ -221,6 +222,8 @@ class EvaluateConfig:
             raise ValueError("ckpt is not said: which checkpoint to evaluate, as in ckpt=runs/<run> or ckpt=best.ckpt")
         if len(set(self.ckpts)) != len(self.ckpts):
             raise ValueError(f"ckpt={self.ckpt}: the same checkpoint twice")
+        if 0 < self.bootstrap < FEWEST:
+            raise ValueError(f"bootstrap={self.bootstrap}: so few draws have no 95 % interval: {FEWEST} or more, or 0 for none")
         if problems := unwritable(self.out):
             raise ValueError(problems[0])
 

@@ -86,9 +86,12 @@ class SegmentationData(LightningDataModule):
     def _empty(self) -> list[Fault]:
         """What training needs, and is not there."""
         empty = [split for split in ("train", "val") if split not in self.sources]
-        there = "there are " + ", ".join(f"{len(source)} in {split}" for split, source in self.sources.items())
+        there = f"there are {self._sizes()}"
         mend = "data.fractions and data.group say how they are drawn" if self.drawn else ""
         return [Fault(self.where, f"no images in {' and '.join(empty)}; {there}", "training needs both", mend)] if empty else []
+
+    def _sizes(self) -> str:
+        return ", ".join(f"{len(source)} in {split}" for split, source in self.sources.items()) or "none"
 
     def check(self, split: str | None = None) -> dict[str, SplitStats]:
         """Measure a split, or all of them.
@@ -127,7 +130,7 @@ class SegmentationData(LightningDataModule):
 
     def _source(self, split: str) -> Source:
         if split not in self.sources:
-            raise told([*self.sources.faults, Fault(f"split={split}", f"the data has {', '.join(self.sources)}")], self.where)
+            raise told([*self.sources.faults, Fault(f"split={split}", f"no images; {self.where} has {self._sizes()}")], self.where)
         return self.sources[split]
 
     def _cached(self, split: str) -> Source:

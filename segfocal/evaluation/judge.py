@@ -13,23 +13,22 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from segfocal import checkpoint as checkpoints
-from segfocal.callbacks import Overlays, ProgressBar, labels_of, visible
+from segfocal.callbacks import Overlays, ProgressBar
 from segfocal.config.inference import InferenceConfig
-from segfocal.config.parse import parse
-from segfocal.config.run import ModelConfig, Split
+from segfocal.config.run import Split
 from segfocal.config.task import TaskConfig
 from segfocal.data.datamodule import SegmentationData
 from segfocal.data.dataset import Batch, Collate
 from segfocal.data.sampling import Key
-from segfocal.decision import Decision
+from segfocal.decision import Decision, labels_of
 from segfocal.devices import Device
 from segfocal.errors import UserError
 from segfocal.metrics.bootstrap import intervals
 from segfocal.metrics.boundary import BoundaryCounts
 from segfocal.metrics.images import ImageTable, Why
-from segfocal.models import build_model
 from segfocal.module import Figures, SegmentationModule
 from segfocal.report.evaluated import Evaluated, Shown
+from segfocal.report.overlay import visible
 from segfocal.rundir import shown_path
 
 log = logging.getLogger("segfocal")
@@ -47,25 +46,25 @@ class Wanted:
     gallery: int = 0
 
 
-def judge(path: Path, content: dict[str, Any], device: Device, data: SegmentationData, wanted: Wanted, out: Path) -> Judged:
-    """Rebuild the model of a checkpoint and count over a split.
+def judge(
+    path: Path, content: dict[str, Any], rebuilt: checkpoints.Rebuilt, device: Device, data: SegmentationData, wanted: Wanted, out: Path
+) -> Judged:
+    """Count a checkpoint's model over a split.
 
     Args:
         path: of the checkpoint.
         content: of that file.
+        rebuilt: of that content.
         device: to compute on.
         data: checked; its normalisation is set to the checkpoint's.
         wanted: what is to be found out.
         out: where pictures are written.
 
     Raises:
-        UserError: the checkpoint does not fit together, or its model gives NaN.
+        UserError: the model gives NaN.
     """
     stored = content["segfocal"]
-    task = parse(TaskConfig, stored["config"]["task"])
-    model = build_model(parse(ModelConfig, stored["config"]["model"]), task, pretrained=False)
-    checkpoints.load_weights(model, content, path)
-    decision = checkpoints.decision_of(content, task, path)
+    task, _, decision, model = rebuilt
     data.normalise(stored["mean"], stored["std"])
     module = SegmentationModule(model, task, channels_last=device.channels_last, inference=wanted.inference, decision=decision)
     counting = Counting(data.sources[wanted.split].names, task, decision, wanted.boundary)
@@ -85,6 +84,8 @@ def judge(path: Path, content: dict[str, Any], device: Device, data: Segmentatio
     )
     try:
         trainer.test(module, data.evaluation_loader(wanted.split), verbose=False)
+    except SystemExit:  # Lightning turns Ctrl-C into an exit of its own
+        raise KeyboardInterrupt from None
     except ValueError as error:
         if "NaN" not in str(error):
             raise
