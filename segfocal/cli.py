@@ -19,6 +19,9 @@ from omegaconf import DictConfig, OmegaConf
 from segfocal.config.parse import mistakes
 from segfocal.config.schema import CONF, register_schemas
 from segfocal.errors import UserError
+from segfocal.parallel import ending
+from segfocal.parallel.launch import end_with_parent, launch
+from segfocal.parallel.place import here, processes_to_start, started_problems
 from segfocal.sweep import Job, write_summary
 
 # Where torch_npu is installed, torch would import it, whatever the profile: even broken, and in every process that loads data.
@@ -36,15 +39,34 @@ def start(main: Callable[[], Any], schema: type, config_name: str) -> None:
         return
     if "--json" in sys.argv and "json" in schema.__annotations__:
         sys.argv = [word for word in sys.argv if word != "--json"] + ["json=true"]
-    problems = mistakes(schema, config_name, overrides_in(sys.argv[1:]))
+    end_with_parent()
+    place, jobs = here(), list[Any]()
+    sweep = bool({"-m", "--multirun"} & set(sys.argv[1:]))
+
+    def look(config: Any) -> list[str]:
+        jobs.append(config)
+        return started_problems(config, place, sweep) if "strategy" in schema.__annotations__ else []
+
+    problems = mistakes(schema, config_name, overrides_in(sys.argv[1:]), look)
     if problems:
-        for line in problems:
+        for line in problems if ending.speaks() else []:
             print(line, file=sys.stderr)
         sys.exit(MISTAKE)
+    runs = not {"--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "--shell-completion", "-sc"} & set(sys.argv[1:])
+    if runs and "strategy" in schema.__annotations__ and (count := processes_to_start(jobs[0], place)):
+        sys.exit(launch(count))
+    if place.rank > 0:
+        _follow()
     main()
     if _SWEPT:
         failed = write_summary(_SWEPT)
         sys.exit(1 if failed else 0)
+
+
+def _follow() -> None:
+    """In all processes but the first: no directory and no log of their own. The first one says where the run lies."""
+    sys.argv += ["hydra.run.dir=.", "hydra/job_logging=none"]
+    ending.keep_quiet()
 
 
 def command(run: Callable[[list[str]], str], arguments: list[str], text: str | None) -> None:
@@ -79,14 +101,24 @@ def job(function: Callable[[DictConfig], float]) -> Callable[[DictConfig], float
     def wrapped(composed: DictConfig) -> float:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             return _job_of_sweep(function, composed)
+        place = here()
         try:
             return function(composed)
         except UserError as error:
+            if place.rank == 0:
+                _remove_if_not_started(run_dir())
+            if place.world > 1:
+                ending.end(error, MISTAKE)
             print(error, file=sys.stderr)
-            _remove_if_not_started(run_dir())
             sys.exit(MISTAKE)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
+            if place.world > 1:
+                ending.end(error, INTERRUPTED)
             sys.exit(INTERRUPTED)
+        except Exception as error:
+            if place.world > 1:
+                ending.end(error, 1)
+            raise
 
     return wrapped
 

@@ -17,6 +17,7 @@ from segfocal.config.loss import LossConfig, check_loss
 from segfocal.config.metrics import MetricsConfig, objective_problems
 from segfocal.config.optim import OPTIMIZERS, SCHEDULERS, OptimizerConfig, SchedulerConfig
 from segfocal.config.sampling import SAMPLING, SamplingConfig
+from segfocal.config.strategy import STRATEGIES, StrategyConfig, strategy_problems
 from segfocal.config.task import TaskConfig
 from segfocal.registry import LOSSES
 from segfocal.rundir import unwritable
@@ -56,6 +57,7 @@ class TrainerConfig:
     Args:
         max_epochs: passes over the training split.
         precision: null takes the profile's.
+        devices: how many of the machine, or their numbers, as in [0,2]; null is one, or as many as torchrun or srun have started processes.
         gradient_clip: largest norm of the gradient; 0 does not clip.
         accumulate: batches to a step of the optimiser.
         validate_every: epochs between validations.
@@ -64,6 +66,7 @@ class TrainerConfig:
 
     max_epochs: Count = 20
     precision: Precision | None = None
+    devices: Count | list[Index] | None = None
     gradient_clip: NonNegative = 1.0
     accumulate: Count = 1
     validate_every: Count = 1
@@ -144,6 +147,7 @@ class TrainConfig:
     optimizer: Annotated[OptimizerConfig, OPTIMIZERS.field]
     scheduler: Annotated[SchedulerConfig, SCHEDULERS.field]
     trainer: TrainerConfig
+    strategy: Annotated[StrategyConfig, STRATEGIES.field]
     metrics: MetricsConfig
     inference: InferenceConfig
     profile: ProfileConfig
@@ -172,6 +176,7 @@ class TrainConfig:
         if self.task.classes is not None:
             problems += objective_problems(self.objective, self.task.name, self.task.classes)
         problems += self.data.problems(self.task) + check_loss(self.loss, self.task) + unwritable(self.out)
+        problems += strategy_problems(self.strategy, self.trainer.devices, self.profile, self.trainer.precision, self.callbacks.ema)
         if problems:
             raise ValueError("\n".join(problems))
 

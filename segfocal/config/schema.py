@@ -24,12 +24,13 @@ from segfocal.config.metrics import MetricsConfig
 from segfocal.config.optim import OPTIMIZERS, SCHEDULERS
 from segfocal.config.predict import PredictConfig
 from segfocal.config.sampling import SAMPLING
+from segfocal.config.strategy import STRATEGIES
 from segfocal.config.task import TaskConfig
 from segfocal.registry import LOSSES, Registry
 from segfocal.rundir import new_dir
 
 CONF = Path(__file__).parents[2] / "conf"
-REGISTRIES = (DATA, LOSSES, OPTIMIZERS, SAMPLING, SCHEDULERS)
+REGISTRIES = (DATA, LOSSES, OPTIMIZERS, SAMPLING, SCHEDULERS, STRATEGIES)
 SINGLE = {
     "task": TaskConfig,
     "augment": AugmentConfig,

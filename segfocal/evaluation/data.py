@@ -18,8 +18,8 @@ from segfocal.config.run import EvaluateConfig, ModelConfig
 from segfocal.config.task import TaskConfig
 from segfocal.data.datamodule import SegmentationData
 from segfocal.data.splits import SPLITS
-from segfocal.devices import resolve
 from segfocal.errors import UserError
+from segfocal.parallel.devices import placed
 
 log = logging.getLogger("segfocal")
 
@@ -37,7 +37,7 @@ def open_data(config: EvaluateConfig, content: dict[str, Any]) -> SegmentationDa
     stored = content["segfocal"]["config"]
     task, model = parse(TaskConfig, stored["task"]), parse(ModelConfig, stored["model"])
     chosen = data_of(config.data, stored["data"], task)
-    device = resolve(config.profile, workers=chosen.num_workers)
+    device = placed(config.profile, workers=chosen.num_workers)
 
     def opened(data: DataConfig) -> SegmentationData:
         none = AugmentConfig(name="none")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,13 @@ from segfocal.data.datamodule import SegmentationData
 from segfocal.data.dataset import Batch, Collate
 from segfocal.data.sampling import Key
 from segfocal.decision import Decision
-from segfocal.devices import Device
 from segfocal.errors import UserError
 from segfocal.metrics.bootstrap import intervals
 from segfocal.metrics.boundary import BoundaryCounts
 from segfocal.metrics.images import ImageTable, Why
 from segfocal.models import build_model
 from segfocal.module import Figures, SegmentationModule
+from segfocal.parallel.devices import PlacedDevice
 from segfocal.report.evaluated import Evaluated, Shown
 from segfocal.rundir import shown_path
 
@@ -47,8 +47,8 @@ class Wanted:
     gallery: int = 0
 
 
-def judge(path: Path, content: dict[str, Any], device: Device, data: SegmentationData, wanted: Wanted, out: Path) -> Judged:
-    """Rebuild the model of a checkpoint and count over a split.
+def judge(path: Path, content: dict[str, Any], device: PlacedDevice, data: SegmentationData, wanted: Wanted, out: Path) -> Judged:
+    """Rebuild the model of a checkpoint and count over a split; several processes share the images, and each has the whole figures.
 
     Args:
         path: of the checkpoint.
@@ -90,6 +90,8 @@ def judge(path: Path, content: dict[str, Any], device: Device, data: Segmentatio
             raise
         raise UserError(f"{path}: {error}") from None
     counting.gather()
+    if device.place.rank > 0:
+        wanted = replace(wanted, bootstrap=0, gallery=0)  # the leading process draws and tells for all
     figures = {**module.figures, **counting.figures()}
     evaluated = Evaluated(
         name=_name(path),
@@ -162,7 +164,7 @@ def _intervals(table: ImageTable, task: TaskConfig, draws: int) -> dict[str, tup
 
 
 def _shown(
-    chosen: list[tuple[int, Why]], module: SegmentationModule, data: SegmentationData, split: str, table: ImageTable, device: Device
+    chosen: list[tuple[int, Why]], module: SegmentationModule, data: SegmentationData, split: str, table: ImageTable, device: PlacedDevice
 ) -> list[Shown]:
     """The pictures of a gallery; predicted again, for logits are not kept."""
     dataset, position = data.dataset(split), {name: index for index, name in enumerate(data.sources[split].names)}
