@@ -20,6 +20,7 @@ from segfocal import checkpoint as checkpoints
 from segfocal.callbacks import build_callbacks
 from segfocal.config.loss_sum import balanced
 from segfocal.config.run import Split, TrainConfig
+from segfocal.config.strategy import SharedConfig
 from segfocal.data.analysis import look, notes
 from segfocal.data.datamodule import SegmentationData
 from segfocal.data.faults import told
@@ -29,6 +30,8 @@ from segfocal.losses import build_loss
 from segfocal.models import build_model, check_size, set_bias_prior
 from segfocal.module import SegmentationModule
 from segfocal.parallel.devices import PlacedDevice, placed
+from segfocal.parallel.place import here
+from segfocal.parallel.sharded import ShardedModule, with_synchronised_batchnorm
 from segfocal.parallel.share import check_shares
 from segfocal.parallel.team import join
 from segfocal.quiet import quieten
@@ -143,10 +146,13 @@ def build_module(config: TrainConfig, data: SegmentationData, train: SplitStats)
     wanted = config.model.bias_prior
     if wanted if wanted is not None else getattr(config.loss, "wants_prior", False):
         set_bias_prior(model, train.prior, config.task)
+    if isinstance(config.strategy, SharedConfig) and config.strategy.sync_batchnorm:
+        model = with_synchronised_batchnorm(model)
+    sharded = config.strategy.name == "fsdp" and here().world > 1
     about = checkpoints.about(dataclasses.asdict(config), config.task.class_names, data.mean, data.std, data.drawn)
-    return SegmentationModule(
-        model, config.task, build_loss(config.loss, config.task), config, about, config.profile.channels_last, config.inference
-    )
+    last = config.profile.channels_last and not sharded  # fully_shard takes weights in the usual layout alone
+    kind = ShardedModule if sharded else SegmentationModule
+    return kind(model, config.task, build_loss(config.loss, config.task), config, about, last, config.inference)
 
 
 def build_trainer(config: TrainConfig, run_dir: Path, device: PlacedDevice, data: SegmentationData) -> Trainer:
