@@ -25,6 +25,7 @@ from segfocal.data.analysis import look, notes
 from segfocal.data.datamodule import SegmentationData
 from segfocal.data.faults import told
 from segfocal.data.stats import SplitStats
+from segfocal.errors import UserError
 from segfocal.evaluation import evaluate_trained
 from segfocal.losses import build_loss
 from segfocal.models import build_model, check_size, set_bias_prior
@@ -105,6 +106,13 @@ def fit(config: TrainConfig, run_dir: Path) -> float:
         if not team.failed():
             log.info("interrupted; go on with ckpt=%s", shown_path(run_dir))
         raise KeyboardInterrupt from None
+    except RuntimeError as error:
+        if "Expected to have finished reduction" not in str(error):
+            raise
+        raise UserError(
+            f"strategy=ddp: model={config.model.name} with model.encoder={config.model.encoder} has weights that its output does not depend "
+            "on: strategy.find_unused_parameters=true"
+        ) from None
     best = run_dir / "checkpoints" / "best.ckpt"
     split: Split = "test" if config.trainer.test and "test" in data.sources else "val"
     evaluate_trained(best, split, config, device, data, run_dir)

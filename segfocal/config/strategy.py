@@ -85,7 +85,9 @@ def strategy_problems(
         problems.append("strategy.sync_batchnorm=true: torch has it for no CPU (profile=cpu): strategy.sync_batchnorm=false")
     if strategy.name == "fsdp":
         if ema is not None:
-            problems.append(f"strategy=fsdp: the average of the weights is not divided among devices (callbacks.ema={ema:g}): callbacks.ema=null")
+            problems.append(
+                f"strategy=fsdp: the average of the weights is not divided among devices (callbacks.ema={ema:g}): callbacks.ema=null"
+            )
         if accelerator == "npu":
             problems.append("strategy=fsdp: not on NPUs (profile=ascend): strategy=ddp")
         if (precision or profile.precision) == "16-mixed":

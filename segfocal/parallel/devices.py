@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from lightning.pytorch.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from segfocal.config.run import Precision, ProfileConfig
 from segfocal.config.strategy import DDPConfig, SingleConfig, StrategyConfig
@@ -27,7 +28,7 @@ class PlacedDevice(Device):
         numbers: of the machine's devices, one for each of its processes.
     """
 
-    place: Place = Place()
+    place: Place = field(default_factory=Place)
     strategy: StrategyConfig = field(default_factory=SingleConfig)
     numbers: list[int] = field(default_factory=lambda: [0])
 

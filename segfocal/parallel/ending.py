@@ -12,9 +12,11 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from segfocal.parallel.launch import LOST
-from segfocal.parallel.place import here
+from segfocal.parallel.place import OURS, here
 
 _FIRST: list[Callable[[], bool]] = []  # how the processes agree on who failed first; set by `team`, once they know of each other
+
+GONE = ("closed by peer", "reset by peer", "Broken pipe", "remote process exited")  # of gloo and NCCL, when a process has been killed
 
 
 def agreed_by(first: Callable[[], bool]) -> None:
@@ -42,8 +44,13 @@ def end(error: BaseException, code: int) -> NoReturn:
         error: what happened; a UserError is said in its own words.
         code: exit code of the process that was first.
     """
+    gone = isinstance(error, RuntimeError) and any(words in str(error) for words in GONE)
     if not speaks():
         code = LOST
+    elif gone:
+        code = LOST
+        if OURS not in os.environ:  # else `launch` says which one, and how it has ended
+            print(f"another process of the run has ended ({str(error).splitlines()[0][:200]})", file=sys.stderr)
     elif code == 1:
         traceback.print_exception(error)
     elif str(error):

@@ -24,7 +24,7 @@ PARENT = "SEGFOCAL_PARENT"  # the pipe whose end tells a process that `launch` i
 FOLLOW = 3.0  # seconds that the others have to end by themselves when one has failed
 INTERRUPT = 20.0  # and when the run is interrupted: a checkpoint may be on its way
 LOOK_EVERY = 0.05
-LOST = 75  # exit code of a process that ends because another has
+LOST = 1  # exit code of a process that ends because another has; not above that one's, for srun takes the highest
 
 
 def launch(count: int) -> int:
@@ -35,22 +35,22 @@ def launch(count: int) -> int:
         try:
             _wait(processes, signals)
         finally:
-            for process in processes:
-                if process.poll() != 0:
+            ended = [process.poll() for process in processes]
+            for process, code in zip(processes, ended, strict=True):
+                if code != 0:
                     with contextlib.suppress(ProcessLookupError):  # it and its data workers, a group of their own
                         os.killpg(process.pid, signal.SIGKILL)
-        codes = [process.wait() for process in processes]
-    if signals and any(codes):
+                    process.wait()
+    if signals and any(ended):
         return 128 + signals[0]
-    killed = [(rank, -code) for rank, code in enumerate(codes) if code < 0]
-    failed = [code for code in codes if code > 0]
-    if killed and set(failed) <= {LOST}:
-        rank, number = killed[0]
-        hint = ": memory ran out, most likely" if number == signal.SIGKILL else ""
-        print(f"process {rank} of {count} was ended by {signal.Signals(number).name}{hint}", file=sys.stderr)
-        return 128 + number
-    return max((code for code in failed if code != LOST), default=LOST if failed else 0)
-
+    failed = max((code for code in ended if code), default=0)
+    killed = [(rank, -code) for rank, code in enumerate(ended) if code is not None and code < 0]
+    if not killed or failed > LOST:
+        return failed
+    rank, number = killed[0]
+    hint = ": memory ran out, most likely" if number == signal.SIGKILL else ""
+    print(f"process {rank} of {count} was ended by {signal.Signals(number).name}{hint}", file=sys.stderr)
+    return 128 + number
 
 
 @contextlib.contextmanager

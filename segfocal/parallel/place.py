@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 
-
 @dataclass(frozen=True)
 class Place:
     """
@@ -131,5 +130,3 @@ def processes_to_start(config: Any, place: Place) -> int:
     devices = config.trainer.devices
     count = len(devices) if isinstance(devices, list) else devices or 1
     return count if config.strategy.name != "single" and not place.started_by and count > 1 else 0
-
-

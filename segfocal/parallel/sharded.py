@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import cast
+
+from timm.layers import convert_sync_batchnorm  # type: ignore[attr-defined]
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
@@ -16,7 +19,8 @@ class ShardedModule(SegmentationModule):
 
     def configure_model(self) -> None:
         """Called by Lightning when the devices are known."""
-        mesh = (self.device_mesh or {})["data_parallel"]
+        assert self.device_mesh is not None
+        mesh = self.device_mesh["data_parallel"]
         for part in self.model.children():
             if any(True for _ in part.parameters()):
                 fully_shard(part, mesh=mesh)
@@ -32,7 +36,7 @@ class ShardedModule(SegmentationModule):
         super().on_validation_epoch_end()
         for unit in self._units():
             unit.reshard()
-            unit.set_reshard_after_forward(unit is not self.model, recurse=False)
+            unit.set_reshard_after_forward(cast("nn.Module", unit) is not self.model, recurse=False)
 
     def _units(self) -> list[FSDPModule]:
         return [part for part in self.model.modules() if isinstance(part, FSDPModule)]
@@ -40,7 +44,5 @@ class ShardedModule(SegmentationModule):
 
 def with_synchronised_batchnorm(model: nn.Module) -> nn.Module:
     """Every BatchNorm takes its statistics over all processes; timm's, which hold an activation, keep it."""
-    from timm.layers import convert_sync_batchnorm
-
-    converted: nn.Module = convert_sync_batchnorm(model)
+    converted: nn.Module = convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     return converted

@@ -11,7 +11,9 @@ from segfocal.parallel.place import Place
 def check_share(split: str, images: int, place: Place) -> None:
     """Raise UserError where a split has too few images to evaluate one in each process."""
     if images < place.world:
-        raise UserError(f"split={split} has {images} image{'s' * (images != 1)} for {place.world} processes: fewer devices, or more images in it")
+        raise UserError(
+            f"split={split} has {images} image{'s' * (images != 1)} for {place.world} processes: fewer devices, or more images in it"
+        )
 
 
 def check_shares(data: SegmentationData, config: TrainConfig, place: Place) -> str:
@@ -33,7 +35,7 @@ def check_shares(data: SegmentationData, config: TrainConfig, place: Place) -> s
     for split in ("val", "test") if config.trainer.test else ("val",):
         if split in data.sources:
             check_share(split, len(data.sources[split]), place)
-    steps, rest = divmod(batches, place.world)
+    rest = batches % place.world
     of = f"{place.world} processes" + (f" on {place.machines} machines" if place.machines > 1 else "")
     accumulated = f" x {config.trainer.accumulate} accumulated" if config.trainer.accumulate > 1 else ""
     seen = place.world * size * config.trainer.accumulate

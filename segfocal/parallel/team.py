@@ -7,11 +7,11 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed import FileStore, PrefixStore, Store, rendezvous  # type: ignore[attr-defined]  # types are not told of them
 
 from segfocal.errors import UserError
 from segfocal.parallel.ending import agreed_by
@@ -29,7 +29,7 @@ class Team:
         store: that all of them reach; None for a single one.
     """
 
-    def __init__(self, place: Place, store: dist.Store | None = None) -> None:
+    def __init__(self, place: Place, store: Store | None = None) -> None:
         self.place, self.store = place, store
         self.turns = 0
 
@@ -45,7 +45,7 @@ class Team:
         if self.leads:
             self.store.set("told", text)
         self.store.wait(["told"], PATIENCE)
-        return self.store.get("told").decode()
+        return str(self.store.get("told").decode())
 
     @contextmanager
     def one_first(self) -> Iterator[None]:
@@ -64,7 +64,7 @@ class Team:
 
     def first_to_fail(self) -> bool:
         assert self.store is not None
-        return self.store.add("failed", 1) == 1
+        return bool(self.store.add("failed", 1) == 1)
 
     def failed(self) -> bool:
         """Whether a process of the run has failed."""
@@ -91,10 +91,10 @@ def join(place: Place, accelerator: str, device: torch.device) -> Team:
         torch.get_device_module(device.type).set_device(device)
     try:
         store = _store(place)
-        team = Team(place, dist.PrefixStore("segfocal", store))
+        team = Team(place, PrefixStore("segfocal", store))
         options: dict[str, Any] = {"device_id": device} if device.type == "cuda" else {}
         dist.init_process_group(
-            BACKENDS[accelerator], store=dist.PrefixStore("group", store), rank=place.rank, world_size=place.world, **options
+            BACKENDS[accelerator], store=PrefixStore("group", store), rank=place.rank, world_size=place.world, **options
         )
     except (dist.DistError, ValueError, TimeoutError) as error:
         reason = str(error).strip().splitlines()[0][:200]
@@ -105,8 +105,8 @@ def join(place: Place, accelerator: str, device: torch.device) -> Team:
     return team
 
 
-def _store(place: Place) -> dist.Store:
+def _store(place: Place) -> Store:
     if meet := os.environ.get(OURS):
-        return dist.FileStore(str(Path(meet)), place.world)
-    store, _, _ = next(dist.rendezvous("env://", rank=place.rank, world_size=place.world))
+        return FileStore(meet, place.world)  # type: ignore[no-any-return]
+    store: Store = next(rendezvous("env://", rank=place.rank, world_size=place.world))[0]
     return store
