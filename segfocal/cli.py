@@ -45,7 +45,7 @@ def start(main: Callable[[], Any], schema: type, config_name: str) -> None:
 
     def look(config: Any) -> list[str]:
         jobs.append(config)
-        return started_problems(config, place, sweep) if "strategy" in schema.__annotations__ else []
+        return started_problems(config, place, sweep)
 
     problems = mistakes(schema, config_name, overrides_in(sys.argv[1:]), look)
     if problems:
@@ -53,7 +53,7 @@ def start(main: Callable[[], Any], schema: type, config_name: str) -> None:
             print(line, file=sys.stderr)
         sys.exit(MISTAKE)
     runs = not {"--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "--shell-completion", "-sc"} & set(sys.argv[1:])
-    if runs and "strategy" in schema.__annotations__ and (count := processes_to_start(jobs[0], place)):
+    if runs and (count := processes_to_start(jobs[0], place)):
         sys.exit(launch(count))
     if place.rank > 0:
         _follow()

@@ -28,6 +28,7 @@ from segfocal.metrics.boundary import BoundaryCounts
 from segfocal.metrics.images import ImageTable, Why
 from segfocal.models import build_model
 from segfocal.module import Figures, SegmentationModule
+from segfocal.parallel.callbacks import Together
 from segfocal.parallel.devices import PlacedDevice
 from segfocal.report.evaluated import Evaluated, Shown
 from segfocal.rundir import shown_path
@@ -69,7 +70,7 @@ def judge(path: Path, content: dict[str, Any], device: PlacedDevice, data: Segme
     data.normalise(stored["mean"], stored["std"])
     module = SegmentationModule(model, task, channels_last=device.channels_last, inference=wanted.inference, decision=decision)
     counting = Counting(data.sources[wanted.split].names, task, decision, wanted.boundary)
-    callbacks: list[Callback] = [counting]
+    callbacks: list[Callback] = [Together(), counting]
     if wanted.overlays:
         callbacks.append(Overlays(data.dataset(wanted.split), task, wanted.overlays, out / "overlays", decision))
     if sys.stdout.isatty():

@@ -21,7 +21,10 @@ class Together(Callback):
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        if dist.is_initialized():
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    on_test_start = on_train_start
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if dist.is_initialized():

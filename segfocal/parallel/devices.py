@@ -78,6 +78,12 @@ def placed(
     found = resolve(profile, precision, workers)
     if workers is None and profile.num_workers is None and place.local_world > 1:  # the processes of a machine share its cores
         found = resolve(profile, precision, min(found.workers, max(1, (os.cpu_count() or 1) // place.local_world)))
+    if (
+        strategy is not None
+        and devices is not None
+        and place.local_world != (count := len(devices) if isinstance(devices, list) else devices)
+    ):
+        raise UserError(f"trainer.devices={devices}: train.py, torchrun or srun start {count} processes; there is {place.local_world}")
     numbers = devices if isinstance(devices, list) else list(range(place.local_world))
     if isinstance(devices, list) and found.accelerator == "cpu":
         raise UserError(f"trainer.devices={devices}: a CPU has no numbers (profile={profile.name} has come to the CPU)")

@@ -56,14 +56,10 @@ _SRUN = "SEGFOCAL_SRUN"
 
 
 def _read(environment: MutableMapping[str, str], started_by: str) -> Place:
-    world = int(environment["WORLD_SIZE"])
-    return Place(
-        int(environment["RANK"]),
-        world,
-        int(environment.get("LOCAL_RANK", environment["RANK"])),
-        int(environment.get("LOCAL_WORLD_SIZE", world)),
-        started_by,
-    )
+    rank, world = int(environment["RANK"]), int(environment["WORLD_SIZE"])
+    if "LOCAL_RANK" not in environment:  # who says no more starts one process on each machine
+        return Place(rank, world, 0, 1, started_by)
+    return Place(rank, world, int(environment["LOCAL_RANK"]), int(environment.get("LOCAL_WORLD_SIZE", world)), started_by)
 
 
 def _name_as_torchrun_does(environment: MutableMapping[str, str]) -> None:
@@ -91,20 +87,23 @@ def first_node(nodes: str) -> str:
 
 
 def started_problems(config: Any, place: Place, sweep: bool) -> list[str]:
-    """What of a training's configuration does not go with the processes that there are, a line each.
+    """What of a configuration does not go with the processes that there are, a line each.
 
     Args:
-        config: `TrainConfig`.
+        config: `TrainConfig`, or that of a program which trains nothing.
         place: of this process.
         sweep: the command line has `-m`.
     """
-    strategy, devices = config.strategy, config.trainer.devices
-    count = len(devices) if isinstance(devices, list) else devices
-    shared = strategy.name != "single"
     forms = "for one run leave out -m: strategy=ddp trainer.devices=2, or torchrun; for a sweep one device a job: strategy=single"
-    if sweep and (shared or place.world > 1):
-        what = f"strategy={strategy.name}" if shared else f"started by {place.started_by}"
-        return [f"-m with {what}: each process would run the sweep; {forms}"]
+    if sweep and place.world > 1:
+        return [f"-m, started by {place.started_by}: each process would run the sweep; {forms}"]
+    strategy = getattr(config, "strategy", None)
+    if strategy is None:
+        return []
+    shared, devices = strategy.name != "single", config.trainer.devices
+    count = len(devices) if isinstance(devices, list) else devices
+    if sweep and shared:
+        return [f"-m with strategy={strategy.name}: each process would run the sweep; {forms}"]
     by = f"{place.started_by} has started {place.world} processes"
     if place.world == 1 and not place.started_by:
         if shared and count is None:
@@ -127,6 +126,8 @@ def started_problems(config: Any, place: Place, sweep: bool) -> list[str]:
 
 def processes_to_start(config: Any, place: Place) -> int:
     """How many processes a training wants that nobody has started yet; 0 where this process does."""
+    if not hasattr(config, "strategy"):
+        return 0
     devices = config.trainer.devices
     count = len(devices) if isinstance(devices, list) else devices or 1
     return count if config.strategy.name != "single" and not place.started_by and count > 1 else 0

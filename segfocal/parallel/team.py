@@ -19,6 +19,7 @@ from segfocal.parallel.place import OURS, Place
 
 BACKENDS = {"cpu": "gloo", "gpu": "nccl", "npu": "hccl"}
 PATIENCE = timedelta(days=7)  # while one process reads the data, the others wait
+TIMEOUT = timedelta(minutes=30)  # in a collective, where they are all about as fast
 
 
 class Team:
@@ -92,7 +93,7 @@ def join(place: Place, accelerator: str, device: torch.device) -> Team:
     try:
         store = _store(place)
         team = Team(place, PrefixStore("segfocal", store))
-        options: dict[str, Any] = {"device_id": device} if device.type == "cuda" else {}
+        options: dict[str, Any] = {"timeout": TIMEOUT} | ({"device_id": device} if device.type == "cuda" else {})
         dist.init_process_group(
             BACKENDS[accelerator], store=PrefixStore("group", store), rank=place.rank, world_size=place.world, **options
         )
@@ -107,6 +108,6 @@ def join(place: Place, accelerator: str, device: torch.device) -> Team:
 
 def _store(place: Place) -> Store:
     if meet := os.environ.get(OURS):
-        return FileStore(meet, place.world)  # type: ignore[no-any-return]
+        return FileStore(meet, place.world)
     store: Store = next(rendezvous("env://", rank=place.rank, world_size=place.world))[0]
     return store

@@ -84,7 +84,8 @@ def test_the_command_line_on_two_npus(simulation: Path, tmp_path: Path) -> None:
     ]
     shared = ["profile=ascend", "strategy=ddp", "trainer.devices=2", "trainer.max_epochs=1", "trainer.precision=32-true", "report=false"]
     done = run(str(ROOT / "train.py"), *data, *shared, cwd=tmp_path, env=environment(simulation, SIMULATED_NPUS="2"))
-    assert (done.code, done.err) == (0, "")
+    said = [line for line in done.err.splitlines() if "Time stats are currently only collected for CPU and CUDA" not in line]  # torch's own
+    assert (done.code, said) == (0, [])
     assert done.out.count("device: npu (Ascend910B)") == 1
     (run_dir,) = (tmp_path / "runs").iterdir()
     assert len((run_dir / "images.csv").read_text().splitlines()) == 1 + 3

@@ -16,6 +16,7 @@ from torch import nn
 from segfocal.config.parse import mistakes
 from segfocal.config.run import TrainConfig
 from segfocal.data.datamodule import SegmentationData
+from segfocal.engine import fit
 from segfocal.errors import UserError
 from segfocal.parallel.place import Place, first_node, here, processes_to_start, started_problems, tasks_per_node
 from segfocal.parallel.sharded import with_synchronised_batchnorm
@@ -45,6 +46,7 @@ def test_a_process_of_torchrun_and_one_of_srun() -> None:
     torchrun = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
     place = here(torchrun)
     assert (place, place.machines, place.machine) == (Place(5, 8, 1, 4, "torchrun"), 2, 1)
+    assert here({"RANK": "1", "WORLD_SIZE": "2"}) == Place(1, 2, 0, 1, "torchrun")
     environment = dict(SRUN)
     assert here(environment) == Place(5, 7, 1, 3, "srun")
     assert here(environment) == Place(5, 7, 1, 3, "srun")  # asked again, it is the same
@@ -107,6 +109,8 @@ def test_a_sweep_of_several_devices_is_refused_before_its_first_job(cli: Callabl
     )
     assert not (tmp_path / "runs").exists()
     assert "started by torchrun: each process would run the sweep" in problems(TORCHRUN, True, "seed=0,1")[0]
+    with pytest.raises(UserError, match=r"trainer\.devices=2: train\.py, torchrun or srun start 2 processes; there is 1"):
+        fit(configured("strategy=ddp", "trainer.devices=2", "profile=cpu"), tmp_path)
 
 
 def test_processes_that_start_together_say_a_mistake_once(tmp_path: Path) -> None:
