@@ -107,7 +107,7 @@ def fit(config: TrainConfig, run_dir: Path) -> float:
             log.info("interrupted; go on with ckpt=%s", shown_path(run_dir))
         raise KeyboardInterrupt from None
     except RuntimeError as error:
-        if "Expected to have finished reduction" not in str(error):
+        if "find_unused_parameters" not in str(error):
             raise
         raise UserError(
             f"strategy=ddp: model={config.model.name} with model.encoder={config.model.encoder} has weights that its output does not depend "

@@ -41,7 +41,7 @@ def launch(count: int) -> int:
                     with contextlib.suppress(ProcessLookupError):  # it and its data workers, a group of their own
                         os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
-    if signals and any(ended):
+    if signals and any(code != 0 for code in ended):
         return 128 + signals[0]
     failed = max((code for code in ended if code), default=0)
     killed = [(rank, -code) for rank, code in enumerate(ended) if code is not None and code < 0]
@@ -86,7 +86,8 @@ def _forwarded(processes: list[subprocess.Popen[bytes]]) -> list[int]:
         come.append(number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, forward)
+        if signal.getsignal(number) != signal.SIG_IGN:  # as by nohup, or for what a script has put into the background
+            signal.signal(number, forward)
     return come
 
 

@@ -29,8 +29,8 @@ def check_shares(data: SegmentationData, config: TrainConfig, place: Place) -> s
     batches = max(1, images // size)
     if batches < place.world:
         raise UserError(
-            f"data.batch_size={size}: the {images} training images are {batches} batches, fewer than the {place.world} processes, of which "
-            f"each has batches of its own: data.batch_size={max(1, images // place.world)}, or fewer trainer.devices"
+            f"data.batch_size={size}, which is of each device: {images} training images are too few for a batch on each of {place.world}: "
+            f"data.batch_size={max(1, images // place.world)}, or fewer trainer.devices"
         )
     for split in ("val", "test") if config.trainer.test else ("val",):
         if split in data.sources:

@@ -89,9 +89,6 @@ def test_the_command_line_on_two_npus(simulation: Path, tmp_path: Path) -> None:
     assert done.out.count("device: npu (Ascend910B)") == 1
     (run_dir,) = (tmp_path / "runs").iterdir()
     assert len((run_dir / "images.csv").read_text().splitlines()) == 1 + 3
-    absent = run(str(ROOT / "train.py"), *data, *shared, cwd=tmp_path, env=environment(simulation))
-    assert absent.code == 2
-    assert absent.err == "2 NPUs are asked for, and torch_npu sees 1: ask for fewer, or see ASCEND_RT_VISIBLE_DEVICES\n"
 
 
 @pytest.mark.timeout(290)

@@ -153,7 +153,7 @@ def test_each_process_has_something_to_do(data: Callable[..., Any]) -> None:
         "1 of 3 batches are left out of each epoch, others each time"
     )
     with pytest.raises(
-        UserError, match=r"data\.batch_size=8: the 9 training images are 1 batches, fewer than the 2 .*: data\.batch_size=4, or"
+        UserError, match=r"data\.batch_size=8, .*: 9 training images are too few for a batch on each of 2: data\.batch_size=4, or fewer"
     ):
         check_shares(*data("data.batch_size=8"), TORCHRUN)
     with pytest.raises(UserError, match="split=test has 2 images for 3 processes: fewer devices"):
