@@ -45,7 +45,9 @@ def end(error: BaseException, code: int) -> NoReturn:
         code: exit code of the process that was first.
     """
     gone = isinstance(error, RuntimeError) and any(words in str(error) for words in GONE)
-    if not speaks():
+    if isinstance(error, KeyboardInterrupt):  # it comes to all, and is nobody's failure
+        pass
+    elif not speaks():
         code = LOST
     elif gone:
         code = LOST
@@ -53,7 +55,7 @@ def end(error: BaseException, code: int) -> NoReturn:
             print(f"another process of the run has ended ({str(error).splitlines()[0][:200]})", file=sys.stderr)
     elif code == 1:
         traceback.print_exception(error)
-    elif str(error):
+    else:
         print(error, file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
