@@ -92,7 +92,8 @@ def fit(config: TrainConfig, run_dir: Path) -> float:
     before = (content["segfocal"]["mean"], content["segfocal"]["std"]) if content else None  # the weights are made for them
     data.normalise(*(before or normalization(config.model.weights, config.model.encoder) or stats["train"].mean_std))
     config = balance(config, stats["train"])
-    module = build_module(config, data, stats["train"])
+    with team.one_first():  # weights are downloaded once
+        module = build_module(config, data, stats["train"])
     if team.leads:
         OmegaConf.save(OmegaConf.create(dataclasses.asdict(config)), run_dir / "config.yaml")
         (run_dir / "splits.json").write_text(json.dumps(data.sources.names(), indent=1), encoding="utf-8")
