@@ -19,8 +19,12 @@ import pytest
 import torch
 from torch import nn
 
+from segfocal import checkpoint as checkpoints
+from segfocal.data.datamodule import SegmentationData
 from segfocal.engine import fit
 from segfocal.evaluation import evaluate
+from segfocal.losses import build_loss
+from segfocal.models import build_model
 from tests.conftest import ROOT, Result, blobs, run, write_folder
 from tests.data.test_streaming import packed
 from tests.test_resume import differing, kept
@@ -128,10 +132,26 @@ def test_two_processes_train_as_one_with_the_batches_of_both(two: Runs, tmp_path
     before = kept(two.run_dir, "best")["state_dict"]
     assert any(not torch.equal(value, before[name]) for name, value in both["current_model_state"].items())
     for mine, other in zip(rows(two.run_dir), rows(tmp_path), strict=True):
-        for name in ("train/loss", "val/loss", "val/iou/blob", "val/auroc/blob"):
+        for name, far in (("train/loss", 1e-5), ("val/auroc/blob", 1e-4)):  # a pixel on a bin's edge may come to lie in the next
             assert (mine[name] == "") == (other[name] == "")
             if mine[name]:
-                assert float(mine[name]) == pytest.approx(float(other[name]), abs=1e-5), name
+                assert float(mine[name]) == pytest.approx(float(other[name]), abs=far), name
+
+
+def test_the_validation_loss_is_the_mean_over_the_images_of_both(two: Runs) -> None:
+    """Four images on one process and three on the other: Lightning's own mean would divide by three and a half, rounded down."""
+    config, last = configured(*two.overrides), kept(two.run_dir)
+    data = SegmentationData(config.data, config.augment, config.task, 3, 0, 0)
+    data.check()
+    data.normalise(last["segfocal"]["mean"], last["segfocal"]["std"])
+    model = build_model(config.model, config.task, pretrained=False)
+    checkpoints.load_weights(model, last, two.run_dir)
+    loss, total = build_loss(config.loss, config.task), 0.0
+    with torch.no_grad():
+        for batch in data.val_dataloader():
+            total += len(batch.image) * float(loss(model.eval()(batch.image), batch.target))
+    found = [float(row["val/loss"]) for row in rows(two.run_dir) if row["val/loss"]]
+    assert found[-1] == pytest.approx(total / 7, rel=1e-5)
 
 
 @pytest.mark.parametrize("split", ["test", "val"])
@@ -252,8 +272,8 @@ def test_fsdp_trains_as_one_process_and_its_checkpoint_is_anybodys(two: Runs, tm
     both, alone = kept(shared), kept(tmp_path / "alone")
     assert both["global_step"] == alone["global_step"] == STEPS
     same_weights(both, alone, "state_dict")
-    for mine, other in zip(rows(shared), rows(tmp_path / "alone"), strict=True):
-        assert mine["val/loss"] == other["val/loss"] == "" or float(mine["val/loss"]) == pytest.approx(float(other["val/loss"]), abs=1e-5)
+    losses = [[float(row["train/loss"]) for row in rows(run_dir) if row["train/loss"]] for run_dir in (shared, tmp_path / "alone")]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
     (tmp_path / "further").mkdir()
     fit(configured(*plain, "data.batch_size=4", "trainer.max_epochs=4", f"ckpt={shared}"), tmp_path / "further")
     assert kept(tmp_path / "further")["epoch"] == 3
