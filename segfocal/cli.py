@@ -43,6 +43,13 @@ _SWEPT: list[Job] = []  # what the jobs of this process's sweep came to
 
 def start(main: Callable[[], Any], schema: type, config_name: str) -> None:
     """Check the command line, run it, and where it was a sweep end with the table of its jobs."""
+    try:
+        _start(main, schema, config_name)
+    except KeyboardInterrupt:  # while the configuration is composed; in a job it is `job` that meets it
+        sys.exit(INTERRUPTED)
+
+
+def _start(main: Callable[[], Any], schema: type, config_name: str) -> None:
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(help_text(config_name))
         return
