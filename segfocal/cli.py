@@ -39,6 +39,13 @@ INTERRUPTED = 130  # as shells say it of Ctrl-C
 
 def start(main: Callable[[], Any], schema: type, config_name: str) -> None:
     """Check the command line, and run it."""
+    try:
+        _start(main, schema, config_name)
+    except KeyboardInterrupt:  # while the configuration is composed; in a job it is `job` that meets it
+        sys.exit(INTERRUPTED)
+
+
+def _start(main: Callable[[], Any], schema: type, config_name: str) -> None:
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(help_text(config_name))
         return
