@@ -103,7 +103,7 @@ def started_problems(config: Any, place: Place, sweep: bool) -> list[str]:
     shared, devices = strategy.name != "single", config.trainer.devices
     count = len(devices) if isinstance(devices, list) else devices
     if sweep and shared:
-        return [f"-m with strategy={strategy.name}: each process would run the sweep; {forms}"]
+        return [f"-m with strategy={strategy.name}: the jobs of a sweep have one device each; {forms}"]
     by = f"{place.started_by} has started {place.world} processes"
     if place.world == 1 and not place.started_by:
         if shared and count is None:

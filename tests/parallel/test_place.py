@@ -109,7 +109,7 @@ def test_a_sweep_of_several_devices_is_refused_before_its_first_job(cli: Callabl
     done = cli("train", "-m", "strategy=single,ddp", "trainer.devices=2", "seed=0,1")
     assert done.code == 2
     assert (
-        "-m with strategy=ddp: each process would run the sweep; for one run leave out -m: strategy=ddp trainer.devices=2, or torchrun; "
+        "-m with strategy=ddp: the jobs of a sweep have one device each; for one run leave out -m: strategy=ddp trainer.devices=2, or torchrun; "
         "for a sweep one device a job: strategy=single" in done.err.splitlines()
     )
     assert not (tmp_path / "runs").exists()
