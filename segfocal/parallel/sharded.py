@@ -38,6 +38,11 @@ class ShardedModule(SegmentationModule):
             unit.reshard()
             unit.set_reshard_after_forward(cast("nn.Module", unit) is not self.model, recurse=False)
 
+    @property
+    def _fused(self) -> bool:
+        """Never: torch has not all of its fused optimisers for weights that are divided."""
+        return False
+
     def _units(self) -> list[FSDPModule]:
         return [part for part in self.model.modules() if isinstance(part, FSDPModule)]
 

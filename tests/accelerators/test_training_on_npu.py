@@ -15,7 +15,7 @@ import pytest
 
 from tests.accelerators.conftest import environment
 from tests.accelerators.on_npu import ranks as ranks_program
-from tests.conftest import ROOT, run
+from tests.conftest import ROOT, run, spawn
 
 
 @pytest.mark.timeout(290)
@@ -83,7 +83,7 @@ def test_the_command_line_on_two_npus(simulation: Path, tmp_path: Path) -> None:
         "model.encoder=tu-resnet10t",
     ]
     shared = ["profile=ascend", "strategy=ddp", "trainer.devices=2", "trainer.max_epochs=1", "trainer.precision=32-true", "report=false"]
-    done = run(str(ROOT / "train.py"), *data, *shared, cwd=tmp_path, env=environment(simulation, SIMULATED_NPUS="2"))
+    done = spawn(str(ROOT / "train.py"), *data, *shared, cwd=tmp_path, env=environment(simulation, SIMULATED_NPUS="2"))
     said = [line for line in done.err.splitlines() if "Time stats are currently only collected for CPU and CUDA" not in line]  # torch's own
     assert (done.code, said) == (0, [])
     assert done.out.count("device: npu (Ascend910B)") == 1

@@ -21,7 +21,7 @@ from segfocal.errors import UserError
 from segfocal.parallel.place import Place, first_node, here, processes_to_start, started_problems, tasks_per_node
 from segfocal.parallel.sharded import with_synchronised_batchnorm
 from segfocal.parallel.share import check_share, check_shares
-from tests.conftest import ROOT, Result, run
+from tests.conftest import ROOT, Result, spawn
 from tests.test_training import configured
 
 TORCHRUN = Place(1, 2, 1, 2, "torchrun")
@@ -121,7 +121,7 @@ def test_a_sweep_of_several_devices_is_refused_before_its_first_job(cli: Callabl
 def test_processes_that_start_together_say_a_mistake_once(tmp_path: Path) -> None:
     both = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     done = [
-        run(str(ROOT / "train.py"), "strategy=ddp", "loss.gama=1", cwd=tmp_path, env={**both, "RANK": rank, "LOCAL_RANK": rank})
+        spawn(str(ROOT / "train.py"), "strategy=ddp", "loss.gama=1", cwd=tmp_path, env={**both, "RANK": rank, "LOCAL_RANK": rank})
         for rank in "01"
     ]
     assert [each.code for each in done] == [2, 2]

@@ -25,7 +25,7 @@ from segfocal.engine import fit
 from segfocal.evaluation import evaluate
 from segfocal.losses import build_loss
 from segfocal.models import build_model
-from tests.conftest import ROOT, Result, blobs, run, write_folder
+from tests.conftest import ROOT, Result, blobs, spawn, write_folder
 from tests.data.test_streaming import packed
 from tests.test_resume import differing, kept
 from tests.test_training import configured
@@ -88,7 +88,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     (root / "no_dropout.py").write_text(PLUGIN)
     overrides = [*RUN, f"data.root={data(root)}", "plugins=[no_dropout]"]
     runs = Runs(root, overrides, Result(0, "", ""), root)
-    runs.done = run(str(ROOT / "train.py"), *overrides, *DDP, cwd=root, env=runs.env())
+    runs.done = spawn(str(ROOT / "train.py"), *overrides, *DDP, cwd=root, env=runs.env())
     assert runs.done.code == 0, runs.done.err
     (runs.run_dir,) = (root / "runs").iterdir()
     return runs
@@ -118,7 +118,17 @@ def test_one_process_writes_and_speaks(two: Runs) -> None:
     step = "2 processes, strategy=ddp: a step sees 2 x 2 images x 2 accumulated, 8 in all; 1 of 7 batches are left out of each epoch"
     assert step in two.done.out
     there = {path.name for path in two.run_dir.iterdir()}
-    assert there == {"checkpoints", "config.yaml", "images.csv", "metrics.csv", "metrics.json", "overlays", "splits.json", "train.log"}
+    assert there == {
+        "checkpoints",
+        "config.yaml",
+        "images.csv",
+        "metrics.csv",
+        "metrics.json",
+        "overlays",
+        "result.json",
+        "splits.json",
+        "train.log",
+    }
     assert sorted(path.name for path in two.root.iterdir()) == ["folder", "no_dropout.py", "pack", "runs"]
     assert (two.run_dir / "train.log").read_text().count("epoch 2 of 3") == 1
 
@@ -220,7 +230,7 @@ def test_a_run_that_is_ended_leaves_nobody_and_goes_on_bit_by_bit_under_torchrun
     done = kept(cut)["epoch"] + 1
     assert 1 <= done < 3
     torchrun = ["-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}", str(ROOT / "train.py")]
-    rest = run(*torchrun, *more, f"ckpt={cut}", "out=rest", cwd=tmp_path, env=two.env())
+    rest = spawn(*torchrun, *more, f"ckpt={cut}", "out=rest", cwd=tmp_path, env=two.env())
     assert rest.code == 0, rest.err
     (resumed,) = tmp_path.glob("rest/*")
     aside = ("/config/trainer/test", "/config/data/num_workers")
@@ -264,7 +274,7 @@ def test_a_file_that_one_process_cannot_read_ends_all_with_one_line(two: Runs, t
 
 def test_fsdp_trains_as_one_process_and_its_checkpoint_is_anybodys(two: Runs, tmp_path: Path) -> None:
     plain = [*two.overrides, "callbacks.ema=null", "callbacks.overlays=0", "data.num_workers=0", "trainer.test=false"]
-    done = run(str(ROOT / "train.py"), *plain, "strategy=fsdp", "trainer.devices=2", "trainer.test=true", cwd=tmp_path, env=two.env())
+    done = spawn(str(ROOT / "train.py"), *plain, "strategy=fsdp", "trainer.devices=2", "trainer.test=true", cwd=tmp_path, env=two.env())
     assert (done.code, done.err) == (0, "")
     (shared,) = (tmp_path / "runs").iterdir()
     (tmp_path / "alone").mkdir()
