@@ -16,7 +16,7 @@ import pytest
 
 from segfocal.config.commandline import overrides_in
 from segfocal.rundir import new_dir
-from segfocal.sweep import best_first
+from segfocal.sweeps.compare import best_first
 from segfocal.sweeps.record import Job, Record
 from tests.conftest import ROOT, Result, blobs, write_folder
 from tests.test_training import TINY
