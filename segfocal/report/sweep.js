@@ -38,8 +38,8 @@
     const [quiet, accent, line] = ["--line", "--accent", "--quiet"].map(colourOf);
     const order = jobs.map((_, place) => place).sort((one, other) => goodness(values[one]) - goodness(values[other])); // the best on top
     return [order.map((place) => ({ type: "scatter", mode: "lines", x: axes.map((_, axis) => axis), y: axes.map(({ at }) => at[place]), text: axes.map(() => texts[place]),
-      hovertemplate: "%{text}<extra></extra>", line: { shape: "spline", smoothing: 0.6, width: place === order[order.length - 1] ? 3.5 : 1.8, color: between(quiet, accent, 0.15 + 0.85 * goodness(values[place])) } })),
-    { margin: { l: 90, r: 90, t: 30, b: 12 }, xaxis: { tickvals: axes.map((_, axis) => axis), ticktext: names, side: "top", showgrid: false, range: [-0.12, axes.length - 0.88], fixedrange: true },
+      hovertemplate: "%{text}<extra></extra>", line: { width: place === order[order.length - 1] ? 3.5 : 1.8, color: between(quiet, accent, 0.15 + 0.85 * goodness(values[place])) } })),
+    { margin: { l: 90, r: 90, t: 30, b: 12 }, xaxis: { tickvals: axes.map((_, axis) => axis), ticktext: names, side: "top", showgrid: false, showline: false, range: [-0.12, axes.length - 0.88], fixedrange: true },
       yaxis: { visible: false, range: [-0.06, 1.06], fixedrange: true },
       shapes: axes.map((_, axis) => ({ type: "line", x0: axis, x1: axis, y0: 0, y1: 1, line: { color: line, width: 1 } })),
       annotations: axes.flatMap(({ ticks }, axis) => ticks.map(([place, text]) => ({ x: axis, y: place, text: short(text), showarrow: false, xanchor: axis === axes.length - 1 ? "left" : "right",

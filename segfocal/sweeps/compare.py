@@ -131,7 +131,7 @@ def sign_flip_p(differences: Sequence[float]) -> float:
     if least <= 0:
         return 1.0
     as_far = sum(len(second) - bisect_left(second, least - one) for one in first)  # those as low are as many, by symmetry
-    return 2 * as_far / 2 ** len(differences)
+    return as_far / (1 << len(differences) - 1)
 
 
 def _sums(differences: Sequence[float]) -> list[float]:

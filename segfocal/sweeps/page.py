@@ -172,7 +172,7 @@ def _class_figures(answer: Answer, group: Group) -> dict[str, float]:
             continue
         try:
             figures = json.loads((answer.record.directory / job.directory / "metrics.json").read_text(encoding="utf-8"))
-            known = {key: value for key, value in figures.items() if key.startswith("iou/") and isinstance(value, float)}
+            known = {key: value for key, value in figures.items() if key.startswith("iou/") and type(value) in (int, float)}
         except (OSError, ValueError, AttributeError):
             continue  # report and figures of a run can have been deleted
         for key, value in known.items():
