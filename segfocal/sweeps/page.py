@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import Any
 from urllib.parse import quote
 
+from segfocal import __version__
 from segfocal.report.html import rendered
 from segfocal.sweeps.answer import UNKNOWN, Answer, commands, figures, least_p, number, shown
 from segfocal.sweeps.compare import MINIMISED, Group, seed_of, value_of
@@ -42,6 +43,7 @@ def page_of(answer: Answer) -> str:
         link=lambda job: link(answer, job),
         classes=classes(answer),
         drawn=values,
+        version=__version__,
     )
 
 
