@@ -15,7 +15,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from segfocal.config.commandline import overrides_in
+from segfocal.config.commandline import SWEEPS, parted
 from segfocal.config.parse import parse
 from segfocal.config.sweep import SweepConfig
 from segfocal.errors import UserError
@@ -78,7 +78,7 @@ class ProcessLauncher(Launcher):
 
     def _record(self, directory: Path, config: DictConfig) -> Record:
         program = str(config.hydra.job.name)
-        command = command_of(overrides_in(sys.argv[1:]))
+        command = command_of(parted(sys.argv[1:])[1])
         known = read(directory)
         if known is None:
             return Record(directory, program, command, str(config.get("objective", "iou_macro")))
@@ -103,6 +103,5 @@ class ProcessLauncher(Launcher):
 
 def _program() -> list[str]:
     """The command line of this process without what is swept: the program, and flags of Hydra's own."""
-    overrides = set(overrides_in(sys.argv[1:]))
-    flags = [word for word in sys.argv[1:] if word not in overrides and word not in ("-m", "--multirun")]
-    return [str(Path(sys.argv[0]).absolute()), *flags]
+    flags, _ = parted(sys.argv[1:])
+    return [str(Path(sys.argv[0]).absolute()), *(word for word in flags if word not in SWEEPS)]

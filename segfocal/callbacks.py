@@ -18,8 +18,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from segfocal.config.run import TrainConfig
 from segfocal.config.task import TaskConfig
 from segfocal.data.dataset import Batch, SegmentationDataset
-from segfocal.decision import Decision
-from segfocal.report.overlay import Array, Picture, sheet
+from segfocal.decision import Decision, labels_of
+from segfocal.parallel.callbacks import Together, of_all_processes
+from segfocal.report.overlay import Picture, sheet, visible
 
 log = logging.getLogger("segfocal")
 
@@ -31,6 +32,7 @@ def build_callbacks(config: TrainConfig, run_dir: Path, validation: Segmentation
     callbacks: list[Callback] = []
     if config.callbacks.ema is not None:
         callbacks.append(Averaging(config.callbacks.ema))
+    callbacks.append(Together())
     # Both are saved when the epoch is over, validation included: going on from either starts with the next epoch.
     keep = partial(KeptCheckpoint, run_dir / "checkpoints", save_on_train_epoch_end=True, enable_version_counter=False)
     callbacks.append(keep(filename="best", monitor=config.objective, mode=mode, every_n_epochs=every))
@@ -149,27 +151,13 @@ class Overlays(Callback):
                 self.pictures[index] = Picture(self.dataset.source.names[index], visible(image), flat, predicted)
 
     def _draw(self, name: str, trainer: Trainer) -> None:
-        picture = sheet([self.pictures[index] for index in sorted(self.pictures)], self.task)
+        drawn = {index: picture for share in of_all_processes(self.pictures) for index, picture in share.items()}
         self.pictures = {}
+        if not trainer.is_global_zero:
+            return
+        picture = sheet([drawn[index] for index in sorted(drawn)], self.task)
         self.directory.mkdir(parents=True, exist_ok=True)
         picture.save(self.directory / name)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image("overlays", np.asarray(picture), trainer.global_step, dataformats="HWC")
-
-
-def labels_of(logits: Tensor, decision: Decision) -> Array:
-    """What logits (N, C, H, W) are decided to be: class ids (N, H, W), or 0/1 (N, H, W, C) where classes may overlap or there is one."""
-    labels = decision.labels(logits)
-    found: Array = (labels if decision.mode == "multiclass" else labels.permute(0, 2, 3, 1)).cpu().numpy()
-    return found
-
-
-def visible(image: Array) -> Array:
-    """Three channels of 8 bit of any image (H, W, channels)."""
-    image = image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, axis=2)
-    if image.dtype == np.uint8:
-        return image
-    low, high = np.percentile(image, (1, 99))
-    stretched: Array = (255 * np.clip((image - low) / max(high - low, 1e-6), 0, 1)).astype(np.uint8)
-    return stretched

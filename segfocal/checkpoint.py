@@ -1,38 +1,64 @@
-"""What a checkpoint holds, how it is read without running anything, and how it is written so that it is never half there.
+"""What a checkpoint holds, and how it is read without running anything; `durable` writes it.
 
 A checkpoint is plain data: Lightning's own keys (weights in `state_dict`, optimiser, schedule, progress) and ours under
-`segfocal`. Every reading is `weights_only=True`, said each time.
+`segfocal`. Every reading is `weights_only=True`, said each time. Whoever only reads does not wait for Lightning to be imported.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
+import re
 import shutil
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import zipfile
+from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
-import lightning
-import segmentation_models_pytorch as smp
 import torch
-from lightning.pytorch.plugins.io import TorchCheckpointIO
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 import segfocal
 from segfocal import shared_weights
+from segfocal.config.base import Index, Number, Positive
 from segfocal.config.data import DataConfig
+from segfocal.config.parse import parse
+from segfocal.config.run import ModelConfig
 from segfocal.config.task import TaskConfig
 from segfocal.decision import Decision
-from segfocal.errors import UserError
+from segfocal.errors import UserError, first_line
+from segfocal.models import build_model
 
 FORMAT = 1
-KEYS = ("format", "config", "classes", "mean", "std")
+
+
+@dataclass(config=ConfigDict(extra="allow"), kw_only=True)
+class About:
+    """What anything but a training needs of a checkpoint's `segfocal`; the rest of it is told, not used."""
+
+    format: Index
+    config: dict[str, Any]
+    classes: list[str]
+    mean: Annotated[list[Number], Field(min_length=1)]
+    std: Annotated[list[Positive], Field(min_length=1)]
+    epoch: Index
+    metrics: dict[str, float | None]
+    decision: dict[str, Any] | None = None
+    splits: dict[str, list[str]] | None = None
+    versions: dict[str, str] = Field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for group in ("task", "model", "data"):
+            if not isinstance(self.config.get(group), dict):
+                raise ValueError(f"its configuration has no {group}")
+        if not isinstance(self.config.get("seed"), int):
+            raise ValueError("its configuration has no seed")
+        if self.classes != self.config["task"].get("classes"):
+            raise ValueError("its classes are not those of its task")
+        if len(self.mean) != len(self.std) or len(self.mean) != self.config["model"].get("in_channels"):
+            raise ValueError("mean and std are not of as many channels as its model takes")
 
 
 def about(
@@ -49,8 +75,8 @@ def about(
     versions = {
         "segfocal": segfocal.__version__,
         "torch": str(torch.__version__),
-        "lightning": lightning.__version__,
-        "segmentation_models_pytorch": str(smp.__version__),
+        "lightning": metadata.version("lightning"),
+        "segmentation_models_pytorch": metadata.version("segmentation-models-pytorch"),
     }
     return {"format": FORMAT, "config": config, "classes": classes, "mean": mean, "std": std, "splits": splits, "versions": versions}
 
@@ -82,22 +108,66 @@ def read(path: Path) -> dict[str, Any]:
     """
     content = shared_weights.read(path) if path.suffix == shared_weights.SUFFIX else _load(path)
     ours = content.get("segfocal") if isinstance(content, dict) else None
-    if not isinstance(ours, dict) or any(key not in ours for key in KEYS) or "state_dict" not in content:
+    if not isinstance(ours, dict) or "format" not in ours or not _are_weights(content.get("state_dict")):
         raise UserError(f"{path}: not a checkpoint of this program")
     if ours["format"] != FORMAT:
         raise UserError(
             f"{path}: written in format {ours['format']}, this version reads {FORMAT}: "
             f"use the version that wrote it ({ours.get('versions')})"
         )
+    try:
+        TypeAdapter(About).validate_python(ours)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])[:60]
+        text = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"{path}: not a checkpoint of this program ({where + ': ' if where else ''}{text})") from None
     return dict(content)
+
+
+def _are_weights(state: Any) -> bool:
+    return isinstance(state, dict) and all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items())
 
 
 def _load(path: Path) -> Any:
     try:
+        with zipfile.ZipFile(path) as archive:  # torch does not look at the checksums: a flipped bit would be another number
+            if (spoilt := archive.testzip()) is not None:
+                raise ValueError(f"the checksum of {spoilt} is wrong")
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, KeyError, ...
-        first = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
-        raise UserError(f"{path}: cannot be read as a checkpoint: damaged, or it holds more than plain data ({first})") from None
+        refused = re.search("Unsupported global: GLOBAL [^ ]+", str(error))  # after it torch says how to run what is refused here
+        why = refused[0] if refused else first_line(error)
+        raise UserError(f"{path}: cannot be read as a checkpoint: damaged, or it holds more than plain data ({why})") from None
+
+
+class Rebuilt(NamedTuple):
+    """What a checkpoint is for, and its model with its weights, on the CPU."""
+
+    task: TaskConfig
+    architecture: ModelConfig
+    decision: Decision
+    model: nn.Module
+
+
+def rebuild(content: dict[str, Any], path: Path) -> Rebuilt:
+    """The model of a checkpoint, made anew; nothing is downloaded.
+
+    Args:
+        content: what `read` gives.
+        path: of the file, for messages.
+
+    Raises:
+        UserError: what it holds does not fit together, or a weight is not finite.
+    """
+    stored = content["segfocal"]["config"]
+    try:
+        task, architecture = parse(TaskConfig, stored["task"]), parse(ModelConfig, stored["model"])
+        model = build_model(architecture, task, pretrained=False)
+    except UserError as error:
+        raise UserError(f"{path}: its configuration cannot be used: {first_line(error)}") from None
+    load_weights(model, content, path)
+    return Rebuilt(task, architecture, decision_of(content, task, path), model)
 
 
 def load_weights(model: nn.Module, checkpoint: dict[str, Any], path: Path) -> None:
@@ -111,7 +181,7 @@ def load_weights(model: nn.Module, checkpoint: dict[str, Any], path: Path) -> No
         model.load_state_dict(state, strict=True)
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()[1:]]
-        raise UserError(f"{path}: its weights do not fit its configuration: {lines[0] if lines else error}") from None
+        raise UserError(f"{path}: its weights do not fit its configuration: {lines[0][:160] if lines else first_line(error)}") from None
     for name, tensor in model.state_dict().items():
         if not tensor.isfinite().all():
             raise UserError(f"{path}: {name} holds NaN or infinity: the training has diverged, take an earlier checkpoint")
@@ -159,51 +229,6 @@ def bring_best(resumed: Path, run_dir: Path) -> None:
     if best.is_file():
         (run_dir / "checkpoints").mkdir(exist_ok=True)
         shutil.copy(best, run_dir / "checkpoints" / "best.ckpt")
-
-
-@contextmanager
-def interrupts_wait() -> Iterator[None]:
-    """Ctrl-C counts when the block has ended: raised amid torch.save, it comes out as an error of its archive, or not at all."""
-    if threading.current_thread() is not threading.main_thread():  # Python's handlers run in the main thread alone
-        yield
-        return
-    waiting: list[int] = []
-    usual = signal.signal(signal.SIGINT, lambda number, frame: waiting.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, usual)
-        if waiting:
-            signal.raise_signal(signal.SIGINT)
-
-
-class DurableCheckpointIO(TorchCheckpointIO):
-    """A checkpoint is there in full or not at all: written beside its place, flushed to the disk, then renamed.
-
-    Tensors are saved from the CPU, so that any machine reads them.
-    """
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        with interrupts_wait():
-            self._write(tree_map(lambda item: item.detach().cpu() if isinstance(item, Tensor) else item, checkpoint), Path(path))
-
-    def _write(self, on_cpu: dict[str, Any], target: Path) -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-        try:
-            with temporary.open("wb") as file:
-                torch.save(on_cpu, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        directory = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)  # the rename too
-        finally:
-            os.close(directory)
 
 
 def with_splits(config: DataConfig, content: dict[str, Any]) -> DataConfig:

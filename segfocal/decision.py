@@ -7,7 +7,9 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from segfocal.config.task import Mode, TaskConfig
@@ -97,3 +99,10 @@ class Decision:
     @staticmethod
     def _per_class(values: list[float], like: Tensor) -> Tensor:
         return torch.tensor(values, dtype=torch.float32, device=like.device).reshape(-1, *[1] * (like.ndim - 2))
+
+
+def labels_of(logits: Tensor, decision: Decision) -> NDArray[np.uint8]:
+    """What logits (N, C, H, W) are decided to be: class ids (N, H, W), or 0/1 (N, H, W, C) where classes may overlap or there is one."""
+    labels = decision.labels(logits)
+    found: NDArray[np.uint8] = (labels if decision.mode == "multiclass" else labels.permute(0, 2, 3, 1)).cpu().numpy()
+    return found

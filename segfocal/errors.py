@@ -6,3 +6,9 @@ class UserError(Exception):
 
     The message says what is wrong, where, what is allowed and how to mend it.
     """
+
+
+def first_line(error: Exception, most: int = 160) -> str:
+    """The first line of what a library says, or at least the kind of its error."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:most] if lines else type(error).__name__

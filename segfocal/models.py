@@ -12,7 +12,7 @@ from torch import nn
 from segfocal.config.run import ModelConfig
 from segfocal.config.task import TaskConfig
 from segfocal.data.dataset import STRIDE
-from segfocal.errors import UserError
+from segfocal.errors import UserError, first_line
 
 
 def build_model(config: ModelConfig, task: TaskConfig, pretrained: bool = True) -> nn.Module:
@@ -32,9 +32,11 @@ def build_model(config: ModelConfig, task: TaskConfig, pretrained: bool = True) 
             config.name, encoder_name=config.encoder, encoder_weights=hub, in_channels=config.in_channels, classes=task.num_classes
         )
     except OSError as error:  # the hub's client: no network, no such weights there
-        raise UserError(f"model.weights=imagenet: the weights of {config.encoder} could not be downloaded ({_short(error)})") from None
+        raise UserError(
+            f"model.weights=imagenet: the weights of {config.encoder} could not be downloaded ({first_line(error, 200)})"
+        ) from None
     except Exception as error:  # SMP raises ValueError, KeyError, AttributeError and RuntimeError of timm alike
-        raise UserError(f"model={config.name} model.encoder={config.encoder}: {_short(error)}") from None
+        raise UserError(f"model={config.name} model.encoder={config.encoder}: {first_line(error, 200)}") from None
     if pretrained and config.weights and not hub:
         from segfocal.weights import load_encoder_weights
 
@@ -51,7 +53,7 @@ def check_size(model: nn.Module, config: ModelConfig, size: list[int]) -> None:
             model(torch.zeros(1, config.in_channels, height, width))
     except Exception as error:  # RuntimeError, ValueError or AssertionError, as the layer that fails has it
         raise UserError(
-            f"model={config.name} model.encoder={config.encoder}: does not take {height} x {width} pixels ({_short(error)}): "
+            f"model={config.name} model.encoder={config.encoder}: does not take {height} x {width} pixels ({first_line(error, 200)}): "
             "choose another data.crop"
         ) from None
     model.train()
@@ -75,7 +77,3 @@ def set_bias_prior(model: nn.Module, prior: list[float], task: TaskConfig) -> No
     values = [math.log(share) if task.name == "multiclass" else math.log(share / (1 - share)) for share in clipped]
     with torch.no_grad():
         head.bias.copy_(torch.tensor(values))
-
-
-def _short(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

@@ -8,52 +8,16 @@ from __future__ import annotations
 import importlib
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass
 
-from segfocal.config.base import Index, Number, Positive
 from segfocal.errors import UserError
 
 SUFFIX = ".safetensors"
 PREFIX = "model."
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.int64)  # int64: how many batches a BatchNorm has seen
 INSTALL = "pip install 'segfocal[onnx]'"
-
-
-@dataclass(config=ConfigDict(extra="allow"), kw_only=True)
-class About:
-    """What anything but a training needs of a checkpoint's `segfocal`; the rest of it is told, not used."""
-
-    format: Index
-    config: dict[str, Any]
-    classes: list[str]
-    mean: Annotated[list[Number], Field(min_length=1)]
-    std: Annotated[list[Positive], Field(min_length=1)]
-    epoch: Index
-    metrics: dict[str, float | None]
-    decision: dict[str, Any] | None = None
-    splits: dict[str, list[str]] | None = None
-    versions: dict[str, str] = Field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for group in ("task", "model", "data"):
-            if not isinstance(self.config.get(group), dict):
-                raise ValueError(f"its configuration has no {group}")
-        if len(self.mean) != len(self.std) or len(self.mean) != self.config["model"].get("in_channels"):
-            raise ValueError("mean and std are not of as many channels as its model takes")
-
-
-def check(about: Any, path: Path) -> None:
-    """Raise UserError where what a checkpoint says of itself is not of the form that it should be."""
-    try:
-        TypeAdapter(About).validate_python(about)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])[:60]
-        raise UserError(f"{path}: not a checkpoint of this program ({where + ': ' if where else ''}{first['msg']})") from None
 
 
 def write(content: dict[str, Any], path: Path) -> None:
@@ -90,7 +54,6 @@ def read(path: Path) -> dict[str, Any]:
         about = json.loads(told, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: its header cannot be read ({str(error)[:120]})") from None
-    check(about, path)
     for name, value in state.items():
         if value.dtype not in DTYPES:
             raise UserError(f"{path}: {name.removeprefix(PREFIX)} is of {value.dtype}, which no weights of this program are")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +16,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+
+from tests.forked import Command, Server
 
 torch.set_num_threads(1)  # what is tested is small: threads would only wait for each other
 ROOT = Path(__file__).parents[1]
@@ -35,9 +40,69 @@ class Result:
     err: str
 
 
-def run(*command: str, cwd: Path, env: dict[str, str] | None = None) -> Result:
+def run(*words: str, cwd: Path, env: dict[str, str] | None = None) -> Result:
+    """`python <words>` of this program, to its end; in a process of its own that need not import torch first."""
+    with started(*words, cwd=cwd, env=env) as process:
+        return process.result()
+
+
+@contextmanager
+def started(*words: str, cwd: Path, env: dict[str, str] | None = None) -> Iterator[Started]:
+    """`python <words>` of this program, while it runs."""
+    with tempfile.TemporaryDirectory() as folder:
+        process = Started(Path(folder), [*words], cwd, {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})})
+        try:
+            yield process
+        finally:
+            process.end()
+
+
+class Started:
+    """A command that runs.
+
+    Args:
+        pid: of its process, which leads a group of its own.
+        out, err: what it has printed so far.
+    """
+
+    def __init__(self, folder: Path, words: list[str], cwd: Path, env: dict[str, str]) -> None:
+        self.out, self.err = folder / "out", folder / "err"
+        self.out.touch()
+        self.err.touch()
+        self.server = Server.running()
+        self.pid = self.server.start(Command(words, str(cwd), env, str(self.out), str(self.err)))
+        self.code: int | None = None
+
+    def result(self) -> Result:
+        """What it comes to."""
+        if self.code is None:
+            self.code = self.server.wait()
+        return Result(self.code, *(path.read_text(errors="backslashreplace") for path in (self.out, self.err)))
+
+    @property
+    def runs(self) -> bool:
+        """Whether it has not ended yet."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, 0)
+            return True
+        return False
+
+    def kill(self) -> None:
+        """It and its workers."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def end(self) -> None:
+        """Where a test has failed, it may still run."""
+        if self.code is None:
+            self.kill()
+            self.code = self.server.wait()
+
+
+def spawn(*words: str, cwd: Path, env: dict[str, str] | None = None) -> Result:
+    """`python <words>`, from its first import on."""
     done = subprocess.run(
-        [sys.executable, *command],
+        [sys.executable, *words],
         cwd=cwd,
         env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
         capture_output=True,

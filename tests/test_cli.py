@@ -8,17 +8,20 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from segfocal.config.commandline import overrides_in
+from segfocal import cli as commands
+from segfocal.config.commandline import parted
+from segfocal.config.run import TrainConfig
 from segfocal.rundir import new_dir
 from segfocal.sweeps.compare import best_first
 from segfocal.sweeps.record import Job, Record
-from tests.conftest import ROOT, Result, blobs, write_folder
+from tests.conftest import ROOT, Result, blobs, spawn, started, write_folder
 from tests.test_training import TINY
 
 Cli = Callable[..., Result]
@@ -31,14 +34,15 @@ def only(directory: Path, pattern: str) -> Path:
 
 
 def test_train_then_evaluate_then_go_on(cli: Cli, tmp_path: Path) -> None:
-    done = cli("train", *TINY)
+    """From the first import on, as in a shell."""
+    done = spawn(str(ROOT / "train.py"), *TINY, cwd=tmp_path)
     assert done.code == 0, done.err
     run_dir = only(tmp_path, "runs/*")
     for said in ("crack", "IoU", "AUROC", "AP", "checkpoints/best.ckpt", "metrics.json", "overlays/evaluation.png", "epoch 2 of 2"):
         assert said in done.out
     assert "Traceback" not in done.err + done.out
     assert "epoch 2 of 2" in (run_dir / "train.log").read_text()
-    assert cli("evaluate", f"ckpt={run_dir}").code == 0
+    assert spawn(str(ROOT / "evaluate.py"), f"ckpt={run_dir}", cwd=tmp_path).code == 0
     evaluated = only(tmp_path, "runs/*-evaluate")
     first, again = (json.loads((path / "metrics.json").read_text()) for path in (run_dir, evaluated))
     assert first["iou/crack"] == again["iou/crack"]
@@ -68,7 +72,7 @@ def test_drawn_splits_stay_when_images_come(cli: Cli, tmp_path: Path) -> None:
     """Drawn anew, the test split would hold images that were trained on."""
     root = tmp_path / "dataset"
     write_folder(root, blobs(12))
-    quick = ["data.crop=[32,32]", "data.num_workers=0", "data.batch_size=4", "model.encoder=tu-mobilenetv3_small_050"]
+    quick = ["data.crop=[32,32]", "data.num_workers=0", "data.batch_size=4", "model.encoder=tu-test_resnet"]
     overrides = ["data=folder", f"data.root={root}", "task.classes=[blob]", *quick]
     assert cli("train", *overrides, "trainer.max_epochs=1").code == 0
     first = only(tmp_path, "runs/*")
@@ -180,8 +184,27 @@ def test_processes_do_not_share_a_run_directory(tmp_path: Path) -> None:
 
 
 def test_flags_of_hydra_are_no_overrides() -> None:
-    assert overrides_in(["-m", "a=1", "--cfg", "job", "-cn", "train", "b=2", "--help"]) == ["a=1", "b=2"]
-    assert overrides_in(["-sc", "query=bash"]) == []
+    words = ["a=1", "-m", "--cfg", "job", "-cn", "train", "b=2", "--help"]
+    assert parted(words) == (["-m", "--cfg", "job", "-cn", "train", "--help"], ["a=1", "b=2"])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["ckpt=a,b"], "ckpt=a,b: several values are tried one after another by -m; a list stands in brackets, 'ckpt=[a,b]'"),
+        (["ckpt=a", "--jsn"], "--jsn: no such flag; did you mean --json or --run?; see --help"),
+    ],
+)
+def test_what_hydra_would_say_in_many_lines_is_one(cli: Cli, tmp_path: Path, words: list[str], said: str) -> None:
+    done = cli("evaluate", *words)
+    assert (done.code, done.out, done.err) == (2, "", f"{said}\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_flag_may_stand_behind_overrides(cli: Cli) -> None:
+    done = cli("evaluate", "ckpt=a", "--cfg", "job", "split=val")
+    assert (done.code, done.err) == (0, "")
+    assert "split: val\n" in done.out
 
 
 def test_the_best_job_of_a_loss_is_the_smallest(tmp_path: Path) -> None:
@@ -190,21 +213,21 @@ def test_the_best_job_of_a_loss_is_the_smallest(tmp_path: Path) -> None:
     assert [job.number for job in best_first(Record(tmp_path, "train", [], "val/iou_macro", jobs))] == [0, 2, 1]
 
 
+def test_interrupting_before_there_is_a_job_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> list[str]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "mistakes", interrupted)
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    with pytest.raises(SystemExit) as caught:
+        commands.start(lambda: None, TrainConfig, "train")
+    assert caught.value.code == 130
+
+
 def test_interrupting_ends_the_process(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *TINY, "trainer.max_epochs=500"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # in the background a shell has it ignored
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("epoch 2 "):
-            process.send_signal(signal.SIGINT)
-            break
-    process.communicate(timeout=60)
-    assert process.returncode == 130
+    with started(str(ROOT / "train.py"), *TINY, "trainer.max_epochs=500", cwd=tmp_path) as process:
+        while process.runs and "\nepoch 2 " not in process.out.read_text():
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGINT)
+        assert process.result().code == 130
     assert only(tmp_path, "runs/*/checkpoints/last.ckpt").is_file()

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
+from PIL import Image
 
 from segfocal import checkpoint as checkpoints
 from segfocal.errors import UserError
 from segfocal.evaluation import evaluate
-from tests.conftest import Result, blobs, run, write_folder
-from tests.test_training import configured, trained
+from tests.checkpoints import BAD, made, nan_weight, overflowing
+from tests.conftest import Result, blobs, run, started, write_folder
+from tests.test_training import TINY, configured, trained
+
+pytestmark = pytest.mark.xdist_group("evaluation")
 
 ROOT = Path(__file__).parents[1]
 
@@ -90,9 +99,13 @@ def test_checkpoints_of_other_samples_are_not_compared(runs: dict[str, Path], tm
         evaluated(tmp_path / "out", f"ckpt=[{runs['one']},{fewer}]")
 
 
-def test_the_same_checkpoint_twice_is_a_mistake() -> None:
+def test_the_same_checkpoint_twice_is_a_mistake(runs: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the same checkpoint twice"):
         configured("ckpt=[a,a]", program="evaluate")
+    (tmp_path / "link").symlink_to(runs["one"])
+    for number, other in enumerate((runs["one"] / "checkpoints/best.ckpt", f"{runs['one']}/../one", tmp_path / "link")):
+        with pytest.raises(UserError, match="the same checkpoint twice"):
+            evaluated(tmp_path / str(number), f"ckpt=[{runs['one']},{other}]")
 
 
 def command(tmp_path: Path, *arguments: str) -> Result:
@@ -109,25 +122,131 @@ def test_json_is_all_that_is_printed(runs: dict[str, Path], tmp_path: Path) -> N
     assert not (directory / "report.html").exists()
 
 
-@pytest.mark.parametrize(
-    ("damage", "said"),
-    [
-        ("nan", "NaN"),
-        ("decision", "its thresholds cannot be used"),
-    ],
-)
-def test_a_checkpoint_that_cannot_be_judged_is_one_line(runs: dict[str, Path], tmp_path: Path, damage: str, said: str) -> None:
-    content = checkpoints.read(runs["one"] / "checkpoints" / "best.ckpt")
-    if damage == "nan":
-        next(value for name, value in content["state_dict"].items() if name.endswith("segmentation_head.0.weight")).fill_(torch.nan)
-    else:
-        content["segfocal"]["decision"]["thresholds"] = [2.0]
-    torch.save(content, tmp_path / "bad.ckpt")
+def test_a_checkpoint_that_cannot_be_judged_is_one_line(tmp_path: Path) -> None:
+    made(tmp_path / "bad.ckpt", spoil=nan_weight)
     done = command(tmp_path, "ckpt=bad.ckpt")
     assert done.code == 2
-    assert said in done.err
+    assert "NaN" in done.err
     assert len(done.err.strip().splitlines()) == 1
-    assert not (tmp_path / "runs").is_dir() or not any((tmp_path / "runs").iterdir())
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_checkpoints_that_cannot_be_used(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make, said = BAD[kind]
+    ckpt = make(tmp_path)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UserError, match=f"{ckpt}: .*{said}") as caught:
+        evaluate(configured(f"ckpt={ckpt}", "profile=cpu", "data.limit=1", program="evaluate"), tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert list((tmp_path / "out").iterdir()) == []
+    assert not Path("executed").exists()
+
+
+def test_checkpoints_are_not_fetched(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not from the network"):
+        evaluate(configured("ckpt=https://example.org/best.ckpt", program="evaluate"), tmp_path)
+
+
+def test_scores_that_are_nan_are_one_line_and_leave_nothing(runs: dict[str, Path], tmp_path: Path) -> None:
+    """Of the second checkpoint, when the first has been judged and drawn."""
+    bad = made(tmp_path / "bad.ckpt", *TINY, spoil=overflowing)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UserError, match=rf"^{bad}: \d+ scores were NaN") as caught:
+        evaluate(configured(f"ckpt=[{runs['one']},{bad}]", "profile=cpu", program="evaluate"), tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("room", range(1, 6))
+def test_a_disk_that_is_full_is_one_line_and_leaves_nothing(
+    runs: dict[str, Path], tmp_path: Path, room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At each of the files in turn: metrics.json, the two tables, the report; more would fit in."""
+    replace, renamed, out = os.replace, [], tmp_path / "out"
+
+    def full(source: Any, target: Any) -> None:
+        if Path(target).parent == out:  # there is a cache, too
+            if len(renamed) == room - 1:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            renamed.append(Path(target).name)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    if room == 5:
+        assert len(evaluated(out, f"ckpt=[{runs['one']},{runs['two']}]")["checkpoints"]) == 2
+        assert renamed == ["metrics.json", "images_0.csv", "images_1.csv", "report.html"]
+    else:
+        with pytest.raises(UserError, match=r"^out=.*: cannot be written: No space left on device$"):
+            evaluated(out, f"ckpt=[{runs['one']},{runs['two']}]")
+        assert list(out.iterdir()) == []
+
+
+def test_interrupting_leaves_nothing(runs: dict[str, Path], tmp_path: Path) -> None:
+    with started(str(ROOT / "evaluate.py"), f"ckpt={runs['one']}", "profile=cpu", "bootstrap=10000000", cwd=tmp_path) as process:
+        while process.runs and not list(tmp_path.glob("runs/*/overlays/evaluation.png")):
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGINT)
+        done = process.result()
+    assert (done.code, done.err) == (130, "")
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_a_split_without_images_is_one_line(runs: dict[str, Path], tmp_path: Path) -> None:
+    write_folder(tmp_path / "data", blobs(3))
+    given = [f"ckpt={runs['one']}", "data=folder", f"data.root={tmp_path / 'data'}"]
+    for fractions, split, there in (("[1,0,0]", "test", "3 in train"), ("[0,0,1]", "val", "3 in test")):
+        with pytest.raises(UserError, match=rf"^split={split}: no images; data.root=\S+ has {there}$"):
+            evaluated(tmp_path / split, *given, f"data.fractions={fractions}", f"split={split}")
+        assert list((tmp_path / split).iterdir()) == []
+
+
+def test_a_class_that_is_not_in_the_split_is_said_and_is_null(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The masks are of two of the five classes; of the others there is nothing to know, unless they are predicted."""
+    write_folder(tmp_path / "data", blobs(3))
+    given = ["data=folder", f"data.root={tmp_path / 'data'}", "data.fractions=[0,0,1]"]
+    found = evaluated(tmp_path / "classes", f"ckpt={runs['classes']}", *given)
+    names = ["background", "panel", "weld", "rust", "pore"]
+    absent = [name for name in names if found[f"iou/{name}"] is None]
+    assert found["absent_classes"] == len(absent) > 0
+    assert found["iou_macro"] == pytest.approx(np.mean([found[f"iou/{name}"] for name in names if name not in absent]))
+    assert [found[f"{figure}/{name}"] for figure in ("recall", "auroc", "ap") for name in names[2:]] == [None] * 9
+    said = " ".join(capsys.readouterr().out.split())
+    assert "In no mask of split=test: recall, AUROC and AP are not defined: weld, rust, pore" in said
+    assert f"Neither there nor predicted: left out of the means: {', '.join(absent)}" in said
+    evaluated(tmp_path / "one", f"ckpt={runs['one']}", *given)
+    assert "no pixel" not in caplog.text
+    for path in (tmp_path / "data" / "masks").iterdir():
+        Image.fromarray(np.array(Image.open(path)) * np.uint8(255)).save(path)
+    found = evaluated(tmp_path / "ignored", f"ckpt={runs['one']}", *given)
+    assert found["recall/crack"] is None
+    assert "no pixel of crack in any mask of split=test; 3.4% of the pixels are 255=task.ignore_index; if that is the" in caplog.text
+    found = evaluated(tmp_path / "mapped", f"ckpt={runs['one']}", *given, "data.label_map={0:0,255:1}")
+    assert found["pixel_share/crack"] == pytest.approx(140 / 4096)
+
+
+def test_data_of_other_classes_or_channels_is_one_line(runs: dict[str, Path], tmp_path: Path) -> None:
+    renamed = made(tmp_path / "renamed.ckpt", "data=folder", "data.root=x", "task.classes=[blob]")
+    with pytest.raises(UserError, match=rf"^data=synthetic has the classes crack; {renamed} is for blob$"):
+        evaluated(tmp_path / "a", f"ckpt={renamed}", "data=synthetic")
+    write_folder(tmp_path / "data", blobs(3))
+    given = [f"data.root={tmp_path / 'data'}", "data=folder", "data.fractions=[0,0,1]"]
+    tifffile.imwrite(
+        tmp_path / "data/images/photo_00.tif", np.zeros((64, 64, 5), np.uint8), photometric="minisblack", planarconfig="contig"
+    )
+    (tmp_path / "data/images/photo_00.jpg").unlink()
+    with pytest.raises(UserError, match=r"^\S+/photo_00.tif: 5 channels; the checkpoint takes 3$"):
+        evaluated(tmp_path / "b", f"ckpt={runs['one']}", *given)
+
+
+def test_too_few_draws_have_no_interval() -> None:
+    assert configured("ckpt=a", "bootstrap=40", program="evaluate").bootstrap == 40
+    assert configured("ckpt=a", "bootstrap=0", program="evaluate").bootstrap == 0
+    with pytest.raises(UserError, match="bootstrap=39: so few draws have no 95 % interval: 40 or more, or 0 for none"):
+        configured("ckpt=a", "bootstrap=39", program="evaluate")
 
 
 def test_an_objective_may_be_the_figure_of_a_class() -> None:

@@ -26,8 +26,8 @@ from safetensors.torch import load_file, save_file
 from segfocal import checkpoint as checkpoints
 from segfocal.config.export import ExportConfig
 from segfocal.config.inference import InferenceConfig
-from segfocal.config.parse import mistakes, parse_sweep
-from segfocal.config.run import ModelConfig, TrainConfig
+from segfocal.config.parse import mistakes
+from segfocal.config.run import ModelConfig
 from segfocal.data.dataset import Normalise
 from segfocal.decision import Decision
 from segfocal.engine import fit
@@ -37,35 +37,16 @@ from segfocal.export.command import export
 from segfocal.export.source import open_source
 from segfocal.inference import Inference
 from segfocal.models import build_model
-from tests.conftest import ROOT, Result, run
+from tests import checkpoints as checkpoints_made
+from tests.checkpoints import BAD, TINIEST, made
+from tests.conftest import ROOT, Result, run, spawn
 from tests.test_training import TINY, configured
 
-TINIEST = "tu-test_resnet"
-MEAN, STD = [0.45, 0.4, 0.35], [0.2, 0.25, 0.3]
+pytestmark = pytest.mark.xdist_group("export")
+
+MEAN, STD = checkpoints_made.MEAN[:3], checkpoints_made.STD[:3]
 BINARY = {"mode": "binary", "temperature": [1.7], "thresholds": [0.46], "offsets": [], "fitted_for": "iou"}
 MULTICLASS = {"mode": "multiclass", "temperature": [0.8], "offsets": [0.3, 0.0, -0.2, 0.1, 0.5], "thresholds": [], "fitted_for": "iou"}
-
-
-def made(
-    path: Path, *overrides: str, decision: dict[str, Any] | None = None, spoil: Callable[[dict[str, Any]], None] = lambda content: None
-) -> Path:
-    """A checkpoint whose weights nobody has trained, but whose BatchNorm is not that of a new model."""
-    ((_, config),) = parse_sweep(TrainConfig, "train", [f"model.encoder={TINIEST}", *overrides, f"out={path.parent}"], 1)
-    torch.manual_seed(0)
-    model = build_model(config.model, config.task)
-    for name, value in model.state_dict().items():
-        if name.endswith("running_mean"):
-            value.normal_(0, 0.1)
-    channels = config.model.in_channels
-    about = checkpoints.about(dataclasses.asdict(config), config.task.class_names, MEAN[:channels], STD[:channels])
-    content = {
-        "state_dict": {f"model.{name}": value for name, value in model.state_dict().items()} | {"loss.weight": torch.ones(2)},
-        "optimizer_states": [],
-        "segfocal": about | {"epoch": 3, "metrics": {"iou_macro": 0.5, "iou/x": None}, "decision": decision},
-    }
-    spoil(content)
-    torch.save(content, path)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +145,7 @@ def test_the_example_writes_the_masks_that_the_program_does(
         export(ExportConfig(ckpt=str(ckpt), out=str(model)))
     (picture,) = parity.images((1, 90, 130), 3)[1]
     Image.fromarray(picture).save(tmp_path / "photo.png")
-    done = run(str(ROOT / "examples/onnx_numpy.py"), str(model), "photo.png", "mask.png", cwd=tmp_path)
+    done = spawn(str(ROOT / "examples/onnx_numpy.py"), str(model), "photo.png", "mask.png", cwd=tmp_path)
     assert (done.code, done.out, done.err) == (0, "", "")
     source = open_source(str(ckpt))
     image = torch.from_numpy(Normalise(MEAN, STD)(picture[None]).transpose(0, 3, 1, 2).copy())
@@ -197,7 +178,7 @@ numpy.savez("found.npz", logits=logits.detach(), probabilities=probabilities.det
 about = json.loads(extra["segfocal.json"])
 print(about["classes"], about["offsets"], about["input"], "segfocal" in sys.modules, "segmentation_models_pytorch" in sys.modules)
 """
-    done = run("-c", program, cwd=tmp_path)
+    done = spawn("-c", program, cwd=tmp_path)
     assert done.code == 0, done.err
     assert done.out == "['background', 'panel', 'weld', 'rust', 'pore'] [0.3, 0.0, -0.2, 0.1, 0.5] pixels False False\n"
     found = np.load(tmp_path / "found.npz")
@@ -233,11 +214,11 @@ def umask() -> int:
 
 
 def test_evaluate_gives_the_same_of_safetensors_and_training_does_not_go_on_from_them(cli: Callable[..., Result], tmp_path: Path) -> None:
-    tiny = [*TINY, "trainer.max_epochs=1", f"model.encoder={TINIEST}", "trainer.test=false", "report=false", "callbacks.overlays=0"]
+    tiny = [*TINY, "trainer.max_epochs=1", "trainer.test=false", "report=false", "callbacks.overlays=0"]
     (tmp_path / "run").mkdir()
     fit(configured(*tiny), tmp_path / "run")  # ends with figures of the validation split
     best = tmp_path / "run" / "checkpoints" / "best.ckpt"
-    done = run("-m", "segfocal.export", "ckpt=run", "format=safetensors", "out=w.safetensors", cwd=tmp_path)
+    done = spawn("-m", "segfocal.export", "ckpt=run", "format=safetensors", "out=w.safetensors", cwd=tmp_path)
     assert (done.code, done.err) == (0, "")
     assert f"sha256      {sha256(tmp_path / 'w.safetensors')}\n" in done.out
     assert f"best.ckpt, sha256 {sha256(best)}\n" in done.out
@@ -306,37 +287,18 @@ def test_a_size_that_is_said_is_the_only_one(multiclass: Path, tmp_path: Path) -
     assert said["parity"].endswith("at 1 x 64 x 96, 2 x 64 x 96")
 
 
-def put(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
-    return lambda content: content["segfocal"].__setitem__(name, value)
+@pytest.mark.parametrize("kind", BAD)
+def test_checkpoints_that_cannot_be_used(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make, said = BAD[kind]
+    ckpt = make(tmp_path)
+    refused(f"{ckpt}: .*{said}", ckpt=str(ckpt), format="safetensors", out=str(tmp_path / "x.safetensors"))
+    assert not Path("executed").exists()
 
 
-def nan_weight(content: dict[str, Any]) -> None:
-    content["state_dict"]["model.encoder.model.conv1.0.weight"][0, 0, 0, 0] = torch.nan
-
-
-@pytest.mark.parametrize(
-    ("spoil", "said"),
-    [
-        (nan_weight, r"encoder.model.conv1.0.weight holds NaN or infinity: the training has diverged, take an earlier checkpoint$"),
-        (lambda content: content.pop("segfocal"), r"not a checkpoint of this program$"),
-        (lambda content: content["state_dict"].popitem(), None),
-        (
-            lambda content: content["state_dict"].pop("model.encoder.model.conv1.0.weight"),
-            r"do not fit its configuration: .*encoder.model.conv1.0.weight",
-        ),
-        (put("std", [0.2, 0.0, 0.2]), r"not a checkpoint of this program \(std.1: "),
-        (put("mean", [0.2]), r"not a checkpoint of this program \(.*mean and std are not of as many channels"),
-        (put("classes", "crack"), r"not a checkpoint of this program \(classes: "),
-        (put("decision", {"mode": "multiclass"}), r"its thresholds cannot be used"),
-        (put("format", 99), r"written in format 99"),
-    ],
-)
-def test_checkpoints_that_do_not_hold_together_are_refused(tmp_path: Path, spoil: Any, said: str | None) -> None:
-    ckpt = made(tmp_path / "x.ckpt", spoil=spoil)
-    if said is None:  # what is not the model's is not missed
-        assert export(ExportConfig(ckpt=str(ckpt), format="safetensors"))["weights"].startswith("152 tensors")
-    else:
-        refused(rf"^{tmp_path}/x.ckpt: .*{said}" if "format" not in said else said, ckpt=str(ckpt), format="safetensors")
+def test_what_is_not_the_models_is_not_missed(tmp_path: Path) -> None:
+    ckpt = made(tmp_path / "x.ckpt", spoil=lambda content: content["state_dict"].popitem())
+    assert export(ExportConfig(ckpt=str(ckpt), format="safetensors"))["weights"].startswith("152 tensors")
 
 
 def test_damaged_and_foreign_files_are_refused(binary: Path, tmp_path: Path) -> None:

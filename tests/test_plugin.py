@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from segfocal import checkpoint as checkpoints
-from tests.conftest import ROOT, Result, run
+from tests.conftest import ROOT, Result, spawn
 from tests.test_training import TINY
 
 Cli = Callable[..., Result]
@@ -56,5 +56,5 @@ from segfocal.losses import build_loss
 loss = build_loss(PowerConfig(exponent=1), TaskConfig(name="binary", classes=["crack"]))
 print(loss(torch.zeros(1, 1, 1, 2), torch.tensor([[[1, 255]]])).item())
 """
-    done = run("-c", program, cwd=tmp_path, env={"PYTHONPATH": f"{tmp_path}:{ROOT}"})
+    done = spawn("-c", program, cwd=tmp_path, env={"PYTHONPATH": f"{tmp_path}:{ROOT}"})
     assert float(done.out) == torch.tensor(0.5).item(), done.err

@@ -12,11 +12,10 @@ import pytest
 import torch
 from rich.console import Console, RenderableType
 
-from segfocal.callbacks import labels_of, visible
 from segfocal.config.task import TaskConfig
-from segfocal.decision import Decision
+from segfocal.decision import Decision, labels_of
 from segfocal.metrics.bootstrap import Difference
-from segfocal.report.overlay import FALSE, FOUND, MISSED, Picture, palette, sheet
+from segfocal.report.overlay import FALSE, FOUND, MISSED, Picture, palette, sheet, visible
 from segfocal.report.table import comparison, table, write_json
 from tests.reports import evaluated
 
@@ -43,7 +42,12 @@ def test_the_table_has_a_row_a_class_and_a_dash_for_what_is_not_defined() -> Non
     assert found["a"][-1] == "1.23%"
     assert found["[red]b"] == ["-"] * 7
     assert found["mean"][0] == "0.500"
-    assert "1 of the classes are neither there nor predicted" in out
+    assert "Neither there nor predicted: left out of the means: [red]b" in out
+    assert "In no mask" not in out
+    there = {**figures, "pixel_share/a": 0.0, "pixel_share/[red]b": 0.0, "iou/[red]b": 0.0}
+    said = printed(table(dataclasses.replace(item, figures=there, intervals={})))
+    assert "In no mask of split=test: recall, AUROC and AP are not defined: a, [red]b" in said
+    assert "Neither there" not in said
     assert "6 images" in out
 
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import csv
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.conftest import ROOT, Result
+from tests.conftest import ROOT, Result, started
 
 EPOCHS = 6
 CHANCE = [  # samples, crops, augmentation, pasting, dropout, which fpn has
@@ -80,21 +77,17 @@ def rows(run_dir: Path) -> list[dict[str, str]]:
 
 def killed(cwd: Path, *overrides: str) -> tuple[Path, str]:
     """Start a run and kill it and its workers some time after the first epoch is kept; returns its directory, and when that was."""
-    command, deadline = [sys.executable, str(ROOT / "train.py"), *overrides, "out=cut"], time.monotonic() + 120
     found: list[Path] = []
-    with (cwd / "cut.log").open("w") as log:
-        process = subprocess.Popen(
-            command, cwd=cwd, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=log, stderr=log, start_new_session=True
-        )
-        while not found and process.poll() is None and time.monotonic() < deadline:
+    with started(str(ROOT / "train.py"), *overrides, "out=cut", cwd=cwd) as process:
+        while not found and process.runs:
             time.sleep(0.005)
             found = list(cwd.glob("cut/*/checkpoints/last.ckpt"))
         delay = random.uniform(0, 0.4)  # an epoch takes about 0.3 s
         time.sleep(delay)
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, (cwd / "cut.log").read_text()
-    assert found, (cwd / "cut.log").read_text()
+        process.kill()
+        done = process.result()
+    assert done.code == -signal.SIGKILL, done.err
+    assert found, done.err
     return found[0].parents[1], f"killed {delay:.3f} s after the first epoch was kept"
 
 

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import itertools
 
-def overrides_in(arguments: list[str]) -> list[str]:
-    """What of a command line are overrides: not Hydra's own flags, nor what follows those that take a value.
+from segfocal.nearest import did_you_mean
 
-    For tab completion there are none: the line is still being written.
-    """
-    if "-sc" in arguments or "--shell-completion" in arguments:
-        return []
-    with_value = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--info", "-i"}
-    found, skip = [], False
-    for argument in arguments:
-        if skip:
-            skip = False
-        elif argument in with_value:
-            skip = True
-        elif not argument.startswith("-"):
-            found.append(argument)
-    return found
+# Hydra's flags: those that a word follows, and those that stand alone.
+WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--info", "-i"}
+WITH_VALUE |= {"--experimental-rerun"}
+SWEEPS = {"--multirun", "-m"}
+COMPLETES = {"--shell-completion", "-sc"}
+ALONE = SWEEPS | COMPLETES | {"--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r"}
+
+
+def parted(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Flags, each with the value that follows it, and overrides."""
+    flags: list[str] = []
+    overrides: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        if not word.startswith("-"):
+            overrides.append(word)
+            continue
+        flags.append(word)
+        if word in WITH_VALUE:
+            flags += itertools.islice(words, 1)
+    return flags, overrides
+
+
+def unknown(flags: list[str]) -> list[str]:
+    """A line for each flag that there is not."""
+    known = WITH_VALUE | ALONE
+    given = [word.partition("=")[0] for word in flags if word.startswith("-")]
+    return [f"{flag}: no such flag{did_you_mean(flag, {*known, '--json'})}; see --help" for flag in given if flag not in known]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from segfocal.config.base import STRICT, Count, Flag, Index, Positive
+from segfocal.config.labels import Label, from_text
 from segfocal.config.synthetic import SYNTHETIC_CLASSES
 from segfocal.config.task import Mode, TaskConfig
 from segfocal.registry import Registry
@@ -97,6 +98,7 @@ class CheckpointDataConfig:
     images: str | None = None
     masks: str | None = None
     annotations: str | None = None
+    label_map: Annotated[dict[int | str, Label] | None, BeforeValidator(from_text)] = None
     check: Literal["fast", "full", "off"] | None = None
     batch_size: Count | None = None
     num_workers: Index | None = None

@@ -7,7 +7,7 @@ before Hydra runs, mistake by mistake only where it does not compose as a whole.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from hydra import compose, initialize_config_dir
@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from segfocal.config.messages import lines_of
 from segfocal.config.schema import CONF, load_plugins, register_schemas
-from segfocal.errors import UserError
+from segfocal.errors import UserError, first_line
 from segfocal.nearest import did_you_mean
 
 MOST_JOBS_CHECKED = 64  # of a sweep; a mistake in a later one is said when its turn comes
@@ -41,18 +41,37 @@ def parse(schema: type[Config], composed: DictConfig | dict[str, Any]) -> Config
     except ValidationError as error:
         raise UserError("\n".join(lines_of(error, plain))) from None
     except OmegaConfBaseException as error:
-        raise UserError(first_line(error)) from None
+        raise UserError(first_line(error, 500)) from None
 
 
-def mistakes(schema: type, config_name: str, overrides: list[str]) -> list[str]:
-    """Every mistake of a command line's overrides, a line each; the jobs of a sweep are checked one by one."""
+def mistakes(schema: type, config_name: str, overrides: list[str], look: Callable[[Any], list[str]] = lambda config: []) -> list[str]:
+    """Every mistake of a command line's overrides, a line each; the jobs of a sweep are checked one by one.
+
+    Args:
+        schema, config_name: of the program.
+        overrides: of the command line.
+        look: what else is wrong with the configuration of a job that is right by itself.
+    """
     register_schemas()
     parsed, problems = _parse_overrides(overrides)
     problems += load_plugins(_named_plugins(parsed), {item.key_or_group: _values(item) for item in parsed})
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for job in itertools.islice(_jobs(parsed), MOST_JOBS_CHECKED):
-            problems += [line for line in _mistakes_of_job(schema, config_name, job) if line not in problems]
+            problems += [line for line in _mistakes_of_job(schema, config_name, job, look) if line not in problems]
     return problems
+
+
+def sweeps(overrides: list[str]) -> list[str]:
+    """A line for each override that only a sweep takes, unless it is said that this is one."""
+    parsed, _ = _parse_overrides(overrides)
+    if any(item.key_or_group == "hydra.mode" for item in parsed):
+        return []
+    lines = [item.input_line or "" for item in parsed if item.is_sweep_override()]
+    return [
+        f"{line}: several values are tried one after another by -m; a list stands in brackets, '{key}=[{value}]'"
+        for line in lines
+        for key, _, value in [line.partition("=")]
+    ]
 
 
 def parse_sweep(schema: type[Config], config_name: str, overrides: list[str], most: int) -> list[tuple[dict[str, str], Config]]:
@@ -125,15 +144,14 @@ def _jobs(overrides: list[Override]) -> Iterator[list[Override]]:
         yield parser.parse_overrides(list(job))
 
 
-def _mistakes_of_job(schema: type, config_name: str, overrides: list[Override]) -> list[str]:
+def _mistakes_of_job(schema: type, config_name: str, overrides: list[Override], look: Callable[[Any], list[str]]) -> list[str]:
     try:
         composed = compose(config_name, [item.input_line or "" for item in overrides])
-        parse(schema, composed)
+        return look(parse(schema, composed))
     except UserError as error:
         return str(error).splitlines()
     except (HydraException, OmegaConfBaseException) as error:
-        return _one_by_one(schema, config_name, overrides) or [first_line(error)]
-    return []
+        return _one_by_one(schema, config_name, overrides) or [first_line(error, 500)]
 
 
 def _one_by_one(schema: type, config_name: str, overrides: list[Override]) -> list[str]:
@@ -155,7 +173,7 @@ def _one_by_one(schema: type, config_name: str, overrides: list[Override]) -> li
     try:
         plain = OmegaConf.to_container(compose(config_name, options))
     except (HydraException, OmegaConfBaseException) as error:
-        return problems or [first_line(error)]
+        return problems or [first_line(error, 500)]
     for item in values:
         if not item.key_or_group.startswith("hydra"):
             problems += _put(plain, item.key_or_group.split("."), item)
@@ -184,7 +202,3 @@ def _put(tree: Any, path: list[str], item: Override) -> list[str]:
         tree = tree[key]
     tree[path[-1]] = item.value()
     return []
-
-
-def first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

@@ -18,12 +18,14 @@ from segfocal.config.metrics import MetricsConfig, objective_problems
 from segfocal.config.optim import OPTIMIZERS, SCHEDULERS, OptimizerConfig, SchedulerConfig
 from segfocal.config.profile import Precision, ProfileConfig
 from segfocal.config.sampling import SAMPLING, SamplingConfig
+from segfocal.config.strategy import STRATEGIES, StrategyConfig, strategy_problems
 from segfocal.config.sweep import SweepConfig
 from segfocal.config.task import TaskConfig
 from segfocal.registry import LOSSES
 from segfocal.rundir import unwritable
 
 Split = Literal["train", "val", "test"]
+FEWEST = 40  # draws of the bootstrap of which one lies beyond each end of a 95 % interval
 
 
 @dataclass(config=STRICT, kw_only=True)
@@ -57,6 +59,7 @@ class TrainerConfig:
     Args:
         max_epochs: passes over the training split.
         precision: null takes the profile's.
+        devices: how many of the machine, or their numbers, as in [0,2]; null is one, or as many as torchrun or srun have started processes.
         gradient_clip: largest norm of the gradient; 0 does not clip.
         accumulate: batches to a step of the optimiser.
         validate_every: epochs between validations.
@@ -68,6 +71,7 @@ class TrainerConfig:
 
     max_epochs: Count = 20
     precision: Precision | None = None
+    devices: Count | list[Index] | None = None
     gradient_clip: NonNegative = 1.0
     accumulate: Count = 1
     validate_every: Count = 1
@@ -132,6 +136,7 @@ class TrainConfig:
     optimizer: Annotated[OptimizerConfig, OPTIMIZERS.field]
     scheduler: Annotated[SchedulerConfig, SCHEDULERS.field]
     trainer: TrainerConfig
+    strategy: Annotated[StrategyConfig, STRATEGIES.field]
     metrics: MetricsConfig
     inference: InferenceConfig
     profile: ProfileConfig
@@ -162,6 +167,7 @@ class TrainConfig:
         if self.task.classes is not None:
             problems += objective_problems(self.objective, self.task.name, self.task.classes)
         problems += self.data.problems(self.task) + check_loss(self.loss, self.task) + unwritable(self.out)
+        problems += strategy_problems(self.strategy, self.trainer.devices, self.profile, self.trainer.precision, self.callbacks.ema)
         if problems:
             raise ValueError("\n".join(problems))
 
@@ -177,9 +183,13 @@ class TrainConfig:
         return problems
 
     def _finding_problems(self) -> list[str]:
-        """A run that goes on has its batch size and its schedule."""
+        """A run that goes on has its batch size and its schedule, and a search is made by one process."""
         asked = [f"trainer.{key}" for key in ("find_batch_size", "find_lr") if getattr(self.trainer, key)]
-        return [f"{key}: is for a run that starts, not for one that goes on with ckpt=: leave it out" for key in asked if self.ckpt]
+        problems = [f"{key}: is for a run that starts, not for one that goes on with ckpt=: leave it out" for key in asked if self.ckpt]
+        if self.strategy.name != "single":
+            mend = "find it with strategy=single, then say it"
+            problems += [f"{key}: is looked for on one device, not with strategy={self.strategy.name}: {mend}" for key in asked]
+        return problems
 
     @property
     def minimise(self) -> bool:
@@ -196,7 +206,7 @@ class EvaluateConfig:
         data: other data than the checkpoint was trained on.
         overlays: draw so many images.
         boundary: also measure how well contours are met: boundary IoU and boundary F.
-        bootstrap: how many times the images are drawn anew for the intervals; 0 gives none.
+        bootstrap: how many times the images are drawn anew for the intervals, 40 at least; 0 gives none.
         report: write report.html.
         gallery: so many images in the report: worst, best, and by chance.
         json: print the figures as JSON, and nothing else, on standard output; what `--json` sets.
@@ -221,6 +231,8 @@ class EvaluateConfig:
             raise ValueError("ckpt is not said: which checkpoint to evaluate, as in ckpt=runs/<run> or ckpt=best.ckpt")
         if len(set(self.ckpts)) != len(self.ckpts):
             raise ValueError(f"ckpt={self.ckpt}: the same checkpoint twice")
+        if 0 < self.bootstrap < FEWEST:
+            raise ValueError(f"bootstrap={self.bootstrap}: so few draws have no 95 % interval: {FEWEST} or more, or 0 for none")
         if problems := unwritable(self.out):
             raise ValueError(problems[0])
 

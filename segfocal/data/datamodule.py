@@ -86,9 +86,12 @@ class SegmentationData(LightningDataModule):
     def _empty(self) -> list[Fault]:
         """What training needs, and is not there."""
         empty = [split for split in ("train", "val") if split not in self.sources]
-        there = "there are " + ", ".join(f"{len(source)} in {split}" for split, source in self.sources.items())
+        there = f"there are {self._sizes()}"
         mend = "data.fractions and data.group say how they are drawn" if self.drawn else ""
         return [Fault(self.where, f"no images in {' and '.join(empty)}; {there}", "training needs both", mend)] if empty else []
+
+    def _sizes(self) -> str:
+        return ", ".join(f"{len(source)} in {split}" for split, source in self.sources.items()) or "none"
 
     def check(self, split: str | None = None) -> dict[str, SplitStats]:
         """Measure a split, or all of them.
@@ -127,7 +130,7 @@ class SegmentationData(LightningDataModule):
 
     def _source(self, split: str) -> Source:
         if split not in self.sources:
-            raise told([*self.sources.faults, Fault(f"split={split}", f"the data has {', '.join(self.sources)}")], self.where)
+            raise told([*self.sources.faults, Fault(f"split={split}", f"no images; {self.where} has {self._sizes()}")], self.where)
         return self.sources[split]
 
     def _cached(self, split: str) -> Source:
@@ -169,6 +172,12 @@ class SegmentationData(LightningDataModule):
         if not stats.whole:
             raise UserError(f"{who}: wants every sample measured, which data.check={self.config.check} does not: data.check=fast")
 
+    def prepare_data(self) -> None:
+        """Called by Lightning in one process of each machine before the others: the samples on disk are written once."""
+        if self.config.cache == "disk":
+            for split in ("train", "val"):
+                self._cached(split)
+
     def train_dataloader(self) -> Loader:
         dataset, sampler = self.training()
         # A last batch of a few samples would spoil BatchNorm's statistics.
@@ -191,7 +200,10 @@ class SegmentationData(LightningDataModule):
         stats = next((self.measured[split] for split, source in self.checked.items() if source is dataset.source), None)
         known = stats is not None and stats.whole
         sizes = stats.sizes if stats and known else [dataset.source.size(index) for index in range(len(dataset))]
-        return self._loader(dataset, SameSizeBatches(sizes, self.config.batch_size), equal=False)
+        batches = SameSizeBatches(sizes, self.config.batch_size)
+        if dist.is_available() and dist.is_initialized() and len(batches) < dist.get_world_size():
+            batches = SameSizeBatches(sizes, 1)  # each process has to have one: they meet when all is counted
+        return self._loader(dataset, batches, equal=False)
 
     def _loader(self, dataset: SegmentationDataset, batches: BatchesOfKeys, equal: bool) -> Loader:
         if dist.is_available() and dist.is_initialized():

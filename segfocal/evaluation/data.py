@@ -5,43 +5,47 @@ from __future__ import annotations
 import dataclasses
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ValidationError
+from pydantic.dataclasses import dataclass
 
 from segfocal import checkpoint as checkpoints
 from segfocal.config.augment import AugmentConfig
+from segfocal.config.base import STRICT
 from segfocal.config.data import DATA, CheckpointDataConfig, DataConfig
-from segfocal.config.messages import lines_of
 from segfocal.config.parse import parse
-from segfocal.config.run import EvaluateConfig, ModelConfig
+from segfocal.config.run import EvaluateConfig
 from segfocal.config.task import TaskConfig
 from segfocal.data.datamodule import SegmentationData
+from segfocal.data.faults import Fault, told
+from segfocal.data.scan import no_foreground
 from segfocal.data.splits import SPLITS
-from segfocal.devices import resolve
 from segfocal.errors import UserError
+from segfocal.parallel.devices import placed
 
 log = logging.getLogger("segfocal")
 
 
-def open_data(config: EvaluateConfig, content: dict[str, Any]) -> SegmentationData:
+def open_data(config: EvaluateConfig, content: dict[str, Any], rebuilt: checkpoints.Rebuilt, path: Path) -> SegmentationData:
     """The data to evaluate a checkpoint on, not looked at yet.
 
     Args:
         config: which split, and which data where not the checkpoint's.
         content: of the checkpoint.
+        rebuilt: of that content.
+        path: of the checkpoint.
 
     Raises:
-        UserError: the checkpoint's task, model and data do not go with it.
+        UserError: the data does not go with the checkpoint.
     """
     stored = content["segfocal"]["config"]
-    task, model = parse(TaskConfig, stored["task"]), parse(ModelConfig, stored["model"])
-    chosen = data_of(config.data, stored["data"], task)
-    device = resolve(config.profile, workers=chosen.num_workers)
+    task, channels = rebuilt.task, rebuilt.architecture.in_channels
+    chosen = data_of(config.data, stored["data"], task, path)
+    device = placed(config.profile, workers=chosen.num_workers)
 
     def opened(data: DataConfig) -> SegmentationData:
         none = AugmentConfig(name="none")
-        return SegmentationData(data, none, task, model.in_channels, device.workers, stored["seed"], device.pin_memory)
+        return SegmentationData(data, none, task, channels, device.workers, stored["seed"], device.pin_memory)
 
     data = opened(chosen)
     if not data.drawn or not isinstance(config.data, CheckpointDataConfig):
@@ -60,29 +64,59 @@ def _names(splits: dict[str, list[str]]) -> set[str]:
     return {name for names in splits.values() for name in names}
 
 
-def data_of(chosen: DataConfig | CheckpointDataConfig, stored: dict[str, Any], task: TaskConfig) -> DataConfig:
+def data_of(chosen: DataConfig | CheckpointDataConfig, stored: dict[str, Any], task: TaskConfig, path: Path) -> DataConfig:
     """The data to evaluate on: what was trained on, with what the command names put in its place, or other data altogether."""
     if isinstance(chosen, CheckpointDataConfig):
         named = {key: value for key, value in dataclasses.asdict(chosen).items() if value is not None and key != "name"}
         unknown = sorted(set(named) - set(stored))
         if unknown:
-            raise UserError(f"data.{unknown[0]}: the checkpoint was trained on data={stored['name']}, which has no such key")
+            raise UserError(f"data.{unknown[0]}: the checkpoint was trained on data={stored.get('name')}, which has no such key")
         whole = {key: value for key, value in stored.items() if key not in ("limit", "overfit")}
-        data: DataConfig = parse_data({**whole, **named})
+        data: DataConfig = parse_data({**whole, **named}, path)
     else:
         data = chosen
+        known = data.known_classes(task.name)
+        if known is not None and known != task.class_names:
+            raise UserError(f"data={data.name} has the classes {', '.join(known)}; {path} is for {', '.join(task.class_names)}")
     if problems := data.problems(task):
         raise UserError("\n".join(problems))
     return data
 
 
-def parse_data(plain: dict[str, Any]) -> DataConfig:
+@dataclass(config=STRICT, kw_only=True)
+class _Stored:
+    """What of a checkpoint's configuration is read here."""
+
+    data: Annotated[DataConfig, DATA.field]
+
+
+def parse_data(plain: dict[str, Any], path: Path) -> DataConfig:
     """A data configuration from a checkpoint's plain dictionary."""
     try:
-        data: DataConfig = DATA.validate(plain)
-    except ValidationError as error:
-        raise UserError("\n".join(lines_of(error, plain))) from None
-    return data
+        return parse(_Stored, {"data": plain}).data
+    except UserError as error:
+        raise UserError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from None
+
+
+def check(data: SegmentationData, split: str) -> None:
+    """Look at the split.
+
+    Raises:
+        UserError: there is none, it has faults, or there is nothing to evaluate on.
+    """
+    found = data.inspect(split)
+    if found.faults:
+        raise told([_of_the_model(fault, data.mean) for fault in found.faults], data.where)
+    stats = found.stats[split]
+    if not stats.valid.any():
+        raise UserError(f"split={split}: all pixels of {data.where} are ignored: there is nothing to evaluate")
+    for fault in no_foreground(stats, data.task, data.where, f"any mask of split={split}"):
+        log.warning("%s", fault)
+
+
+def _of_the_model(fault: Fault, mean: list[float]) -> Fault:
+    """Training may take a model of other channels; here it is as it is."""
+    return dataclasses.replace(fault, expected=f"the checkpoint takes {len(mean)}", mend="") if "model.in_channels" in fault.mend else fault
 
 
 def check_same(first: SegmentationData, other: SegmentationData, split: str, paths: tuple[Path, Path]) -> None:

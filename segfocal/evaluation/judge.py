@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +13,23 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from segfocal import checkpoint as checkpoints
-from segfocal.callbacks import Overlays, ProgressBar, labels_of, visible
+from segfocal.callbacks import Overlays, ProgressBar
 from segfocal.config.inference import InferenceConfig
-from segfocal.config.parse import parse
-from segfocal.config.run import ModelConfig, Split
+from segfocal.config.run import Split
 from segfocal.config.task import TaskConfig
 from segfocal.data.datamodule import SegmentationData
 from segfocal.data.dataset import Batch, Collate
 from segfocal.data.sampling import Key
-from segfocal.decision import Decision
-from segfocal.devices import Device
+from segfocal.decision import Decision, labels_of
 from segfocal.errors import UserError
 from segfocal.metrics.bootstrap import intervals
 from segfocal.metrics.boundary import BoundaryCounts
 from segfocal.metrics.images import ImageTable, Why
-from segfocal.models import build_model
 from segfocal.module import Figures, SegmentationModule
+from segfocal.parallel.callbacks import Together
+from segfocal.parallel.devices import PlacedDevice
 from segfocal.report.evaluated import Evaluated, Shown
+from segfocal.report.overlay import visible
 from segfocal.rundir import shown_path
 
 log = logging.getLogger("segfocal")
@@ -47,29 +47,35 @@ class Wanted:
     gallery: int = 0
 
 
-def judge(path: Path, content: dict[str, Any], device: Device, data: SegmentationData, wanted: Wanted, out: Path) -> Judged:
-    """Rebuild the model of a checkpoint and count over a split.
+def judge(
+    path: Path,
+    content: dict[str, Any],
+    rebuilt: checkpoints.Rebuilt,
+    device: PlacedDevice,
+    data: SegmentationData,
+    wanted: Wanted,
+    out: Path,
+) -> Judged:
+    """Count a checkpoint's model over a split; several processes share the images, and each has the whole figures.
 
     Args:
         path: of the checkpoint.
         content: of that file.
+        rebuilt: of that content.
         device: to compute on.
         data: checked; its normalisation is set to the checkpoint's.
         wanted: what is to be found out.
         out: where pictures are written.
 
     Raises:
-        UserError: the checkpoint does not fit together, or its model gives NaN.
+        UserError: the model gives NaN.
     """
     stored = content["segfocal"]
-    task = parse(TaskConfig, stored["config"]["task"])
-    model = build_model(parse(ModelConfig, stored["config"]["model"]), task, pretrained=False)
-    checkpoints.load_weights(model, content, path)
-    decision = checkpoints.decision_of(content, task, path)
+    task, _, decision, model = rebuilt
     data.normalise(stored["mean"], stored["std"])
     module = SegmentationModule(model, task, channels_last=device.channels_last, inference=wanted.inference, decision=decision)
     counting = Counting(data.sources[wanted.split].names, task, decision, wanted.boundary)
-    callbacks: list[Callback] = [counting]
+    callbacks: list[Callback] = [Together(), counting]
     if wanted.overlays:
         callbacks.append(Overlays(data.dataset(wanted.split), task, wanted.overlays, out / "overlays", decision))
     if sys.stdout.isatty():
@@ -85,11 +91,15 @@ def judge(path: Path, content: dict[str, Any], device: Device, data: Segmentatio
     )
     try:
         trainer.test(module, data.evaluation_loader(wanted.split), verbose=False)
+    except SystemExit:  # Lightning turns Ctrl-C into an exit of its own
+        raise KeyboardInterrupt from None
     except ValueError as error:
         if "NaN" not in str(error):
             raise
         raise UserError(f"{path}: {error}") from None
     counting.gather()
+    if device.place.rank > 0:
+        wanted = replace(wanted, bootstrap=0, gallery=0)  # the leading process draws and tells for all
     figures = {**module.figures, **counting.figures()}
     evaluated = Evaluated(
         name=_name(path),
@@ -162,7 +172,7 @@ def _intervals(table: ImageTable, task: TaskConfig, draws: int) -> dict[str, tup
 
 
 def _shown(
-    chosen: list[tuple[int, Why]], module: SegmentationModule, data: SegmentationData, split: str, table: ImageTable, device: Device
+    chosen: list[tuple[int, Why]], module: SegmentationModule, data: SegmentationData, split: str, table: ImageTable, device: PlacedDevice
 ) -> list[Shown]:
     """The pictures of a gallery; predicted again, for logits are not kept."""
     dataset, position = data.dataset(split), {name: index for index, name in enumerate(data.sources[split].names)}

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from segfocal.data.source import Array
-from segfocal.errors import UserError
-from segfocal.export.graph import first_line, quietly
+from segfocal.errors import UserError, first_line
+from segfocal.export.graph import quietly
 from segfocal.export.parity import Run
 from segfocal.shared_weights import INSTALL
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from segfocal.config.export import STRIDE, ExportConfig
 from segfocal.decision import Decision
-from segfocal.errors import UserError
+from segfocal.errors import UserError, first_line
 from segfocal.export.source import Source
 
 TRACED = (2, 256, 384)  # batch, height, width; at every level of every model more than one pixel, which would count as fixed
@@ -93,10 +93,6 @@ def with_pools(model: nn.Module) -> nn.Module:
             if bins[0] is not None and bins[1] is not None and bins != (1, 1):
                 model.set_submodule(name, Pool(bins[0], bins[1]))
     return model
-
-
-def first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
 
 
 @contextlib.contextmanager

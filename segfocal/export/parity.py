@@ -11,8 +11,7 @@ from torch import Tensor
 from segfocal.config.export import ExportConfig
 from segfocal.data.dataset import Normalise
 from segfocal.data.source import Array
-from segfocal.errors import UserError
-from segfocal.export.graph import first_line
+from segfocal.errors import UserError, first_line
 from segfocal.export.source import Source
 
 TOLERANCE = 1e-3  # of the largest logit: some hundred times what fp32 rounds, a hundredth of what changes a mask

@@ -10,14 +10,10 @@ from torch import nn
 
 import segfocal
 from segfocal import checkpoint as checkpoints
-from segfocal import shared_weights
 from segfocal.config.export import STRIDE, ExportConfig
-from segfocal.config.parse import parse
 from segfocal.config.run import ModelConfig
 from segfocal.config.task import TaskConfig
 from segfocal.decision import Decision
-from segfocal.errors import UserError
-from segfocal.models import build_model
 
 
 @dataclass(frozen=True)
@@ -60,14 +56,8 @@ def open_source(ckpt: str) -> Source:
     """
     path = checkpoints.locate(ckpt, "best")
     content = checkpoints.read(path)
-    shared_weights.check(content["segfocal"], path)
-    stored = content["segfocal"]["config"]
-    task, architecture = parse(TaskConfig, stored["task"]), parse(ModelConfig, stored["model"])
-    if task.classes is None:
-        raise UserError(f"{path}: it does not say its classes")
-    model = build_model(architecture, task, pretrained=False)
-    checkpoints.load_weights(model, content, path)
-    return Source(path, content, checkpoints.checksum(path), task, architecture, checkpoints.decision_of(content, task, path), model.eval())
+    rebuilt = checkpoints.rebuild(content, path)
+    return Source(path, content, checkpoints.checksum(path), rebuilt.task, rebuilt.architecture, rebuilt.decision, rebuilt.model.eval())
 
 
 def description(source: Source, config: ExportConfig) -> dict[str, Any]:

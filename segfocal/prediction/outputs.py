@@ -10,7 +10,6 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from segfocal.callbacks import visible
 from segfocal.config.predict import Kind, PredictConfig
 from segfocal.config.task import TaskConfig
 from segfocal.data.faults import BadFileError
@@ -18,7 +17,7 @@ from segfocal.data.source import Array
 from segfocal.prediction.inputs import Item
 from segfocal.prediction.ledger import durable
 from segfocal.prediction.predictor import HIGHEST, Prediction
-from segfocal.report.overlay import labelled
+from segfocal.report.overlay import labelled, visible
 
 ROWS = 256  # of an image, coloured at a time: colours are blended in float64
 STRENGTH = 0.6  # of colours on an image

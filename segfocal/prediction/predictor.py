@@ -12,20 +12,16 @@ import torch
 from torch import Tensor
 
 from segfocal import checkpoint as checkpoints
-from segfocal.callbacks import labels_of
 from segfocal.config.parse import parse
 from segfocal.config.predict import PredictConfig, ReadingConfig
-from segfocal.config.run import ModelConfig
-from segfocal.config.task import TaskConfig
 from segfocal.data.dataset import Normalise
 from segfocal.data.faults import BadFileError
 from segfocal.data.formats import read_scaled, resized
 from segfocal.data.source import Array
-from segfocal.decision import Decision
+from segfocal.decision import Decision, labels_of
 from segfocal.devices import resolve
 from segfocal.errors import UserError
 from segfocal.inference import Inference
-from segfocal.models import build_model
 
 ROWS = 128  # of an image, decided at a time: what is computed of logits takes several times their memory
 HIGHEST = 65535  # what a probability of 1 is in 16 bit
@@ -58,12 +54,8 @@ class Predictor:
         self.path = checkpoints.locate(config.ckpt or "", "best")
         content = checkpoints.read(self.path)
         stored = content["segfocal"]
-        self.task = parse(TaskConfig, stored["config"]["task"])
-        self.model_config = parse(ModelConfig, stored["config"]["model"])
+        self.task, self.model_config, self.decision, model = checkpoints.rebuild(content, self.path)
         self.reading = reading_of(stored["config"]["data"], config.data)
-        model = build_model(self.model_config, self.task, pretrained=False)
-        checkpoints.load_weights(model, content, self.path)
-        self.decision = checkpoints.decision_of(content, self.task, self.path)
         if config.decision == "plain":
             self.decision = Decision(self.task.name)
         self.normalise = Normalise(stored["mean"], stored["std"])

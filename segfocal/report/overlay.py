@@ -130,3 +130,13 @@ def drawn_legend(entries: list[tuple[str, Colour]]) -> Image.Image:
         draw.rectangle((left, top, left + 12, top + 12), fill=colour)
         draw.text((left + 18, top - 2), text[:18], fill=INK, font=ImageFont.load_default(13))
     return legend
+
+
+def visible(image: Array) -> Array:
+    """Three channels of 8 bit of any image (H, W, channels)."""
+    image = image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, axis=2)
+    if image.dtype == np.uint8:
+        return image
+    low, high = np.percentile(image, (1, 99))
+    stretched: Array = (255 * np.clip((image - low) / max(high - low, 1e-6), 0, 1)).astype(np.uint8)
+    return stretched

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,8 +49,20 @@ def table(evaluated: Evaluated) -> RenderableType:
     if len(classes) > 1:
         shown.add_section()
         shown.add_row("mean", *_cells(evaluated, "_macro", "" if tuned else None))
-    absent = figures.get("absent_classes")
-    return Group(shown, f"{absent:.0f} of the classes are neither there nor predicted: left out of the means") if absent else shown
+    notes = [Text(note) for note in _absent(evaluated)]
+    return Group(shown, *notes) if notes else shown
+
+
+def _absent(evaluated: Evaluated) -> list[str]:
+    """What is to be said of classes that are not there."""
+    figures, names = evaluated.figures, evaluated.task.class_names
+    nowhere = [name for name in names if figures.get(f"pixel_share/{name}") == 0]
+    undefined = [name for name in names if f"iou/{name}" in figures and figures[f"iou/{name}"] is None]
+    said = {
+        f"In no mask of split={evaluated.split}: recall, AUROC and AP are not defined": nowhere,
+        "Neither there nor predicted: left out of the means": undefined,
+    }
+    return [f"{text}: {', '.join(those)}" for text, those in said.items() if those]
 
 
 def _cells(evaluated: Evaluated, tail: str, chosen: str | None) -> list[str]:
@@ -116,4 +129,4 @@ def written(path: Path, text: str) -> None:
     """Write a text, then rename: the file is never half there."""
     temporary = path.with_name(path.name + ".part")
     temporary.write_text(text, encoding="utf-8", errors="replace")  # names of files need not be UTF-8
-    temporary.replace(path)
+    os.replace(temporary, path)

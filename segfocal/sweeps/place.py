@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from segfocal.config.commandline import overrides_in
+from segfocal.config.commandline import parted
 from segfocal.rundir import new_dir
 from segfocal.sweeps.record import command_of, find
 
@@ -17,5 +17,5 @@ def sweep_dir(out: str, suffix: str, chosen: str | None) -> str:
     """
     if chosen:
         return chosen
-    begun = find(Path(out), Path(sys.argv[0]).stem, command_of(overrides_in(sys.argv[1:])))
+    begun = find(Path(out), Path(sys.argv[0]).stem, command_of(parted(sys.argv[1:])[1]))
     return str(begun) if begun else new_dir(out, suffix)

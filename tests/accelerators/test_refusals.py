@@ -17,7 +17,7 @@ import torch
 from segfocal.accelerators import load as loading
 from segfocal.errors import UserError
 from tests.accelerators.conftest import environment, pretend_installed
-from tests.conftest import ROOT, run
+from tests.conftest import ROOT, run, spawn
 
 TORCH = metadata.version("torch").split("+")[0]
 
@@ -53,7 +53,7 @@ def test_what_is_missing_is_said_before_torch_is_imported(program: list[str], ve
         fake(tmp_path / "first", version, "raise AssertionError('torch_npu was imported')")
     env = {"PYTHONPATH": str(tmp_path / "first"), "ASCEND_HOME_PATH": "", "ASCEND_TOOLKIT_HOME": "", "ASCEND_OPP_PATH": ""}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = run(str(ROOT / program[0]), "profile=ascend", *program[1:], cwd=tmp_path, env=env)
+    done = spawn(str(ROOT / program[0]), "profile=ascend", *program[1:], cwd=tmp_path, env=env)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.code == 2
     assert done.err.strip().startswith(line)

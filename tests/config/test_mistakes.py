@@ -6,7 +6,7 @@ import pytest
 
 from segfocal.config.parse import mistakes
 from segfocal.config.run import EvaluateConfig, TrainConfig
-from tests.conftest import ROOT, run
+from tests.conftest import ROOT, spawn
 
 MISTAKES = [
     (["+loss.gama=3"], ["loss.gama=3: no such key; did you mean gamma"]),
@@ -110,14 +110,14 @@ sys.path.insert(0, {str(ROOT)!r})
 sys.argv = ["train.py"] + {arguments!r}
 runpy.run_path({str(ROOT / "train.py")!r}, run_name="__main__")
 """
-    done = run("-c", program, cwd=tmp_path_factory.mktemp("empty"))
+    done = spawn("-c", program, cwd=tmp_path_factory.mktemp("empty"))
     assert "imported: []" in done.err
     assert done.code == (0 if arguments[0].startswith("-") else 2), done.err
     assert "Traceback" not in done.err
 
 
 def test_help_shows_the_commands_used_most(tmp_path_factory: pytest.TempPathFactory) -> None:
-    done = run(str(ROOT / "train.py"), "--help", cwd=tmp_path_factory.mktemp("empty"))
+    done = spawn(str(ROOT / "train.py"), "--help", cwd=tmp_path_factory.mktemp("empty"))
     commands = [line for line in done.out.splitlines() if line.startswith("  python ")]
     assert len(commands) == 8
     assert "  loss       " in done.out
@@ -127,7 +127,7 @@ def test_help_shows_the_commands_used_most(tmp_path_factory: pytest.TempPathFact
 
 def test_tab_completion_offers_options_and_keys(tmp_path_factory: pytest.TempPathFactory) -> None:
     line = {"COMP_LINE": "python train.py loss=fo", "COMP_POINT": "23"}
-    done = run(str(ROOT / "train.py"), "-sc", "query=bash", cwd=tmp_path_factory.mktemp("empty"), env=line)
+    done = spawn(str(ROOT / "train.py"), "-sc", "query=bash", cwd=tmp_path_factory.mktemp("empty"), env=line)
     offered = done.out.split()
     assert offered[0] == "loss=focal"
     assert all(option.startswith("loss=fo") for option in offered)

@@ -17,7 +17,7 @@ from segfocal.errors import UserError
 from tests.conftest import Result, blobs, write_folder
 from tests.data.made import SAMPLES, SPLIT, cityscapes, coco, manifest, names, opened, save, voc
 
-QUICK = ["data.crop=[32,32]", "data.num_workers=0", "data.batch_size=2", "model.encoder=tu-mobilenetv3_small_050", "trainer.max_epochs=1"]
+QUICK = ["data.crop=[32,32]", "data.num_workers=0", "data.batch_size=2", "model.encoder=tu-test_resnet", "trainer.max_epochs=1"]
 
 
 def test_cityscapes_as_it_is_unpacked(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from torch.nn.parallel import DistributedDataParallel
 from segfocal.config.task import TaskConfig
 from segfocal.losses import build_loss
 
+pytestmark = pytest.mark.xdist_group("losses of ranks")
+
 # Whose mean is over something that the shards hold unevenly, and a sum.
 LOSSES = [
     ("binary", {"name": "focal", "alpha": 0.75}),

@@ -416,6 +416,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, Any]
         return here, json.loads(other.communicate(timeout=60)[0])
 
 
+@pytest.mark.xdist_group("counts of ranks")
 def test_two_processes_with_unequal_shares_count_and_fit_as_one(ranks: tuple[list[dict[str, Any]], dict[str, Any]]) -> None:
     here, other = ranks
     alone = all_of(list(range(7)))
@@ -424,6 +425,7 @@ def test_two_processes_with_unequal_shares_count_and_fit_as_one(ranks: tuple[lis
     assert any(alone["decisions"][0]["offsets"]) and alone["decisions"][0]["temperature"] != [1.0]
 
 
+@pytest.mark.xdist_group("counts of ranks")
 def test_neither_hydra_nor_lightning_is_imported(ranks: tuple[list[dict[str, Any]], dict[str, Any]]) -> None:
     assert ranks[1]["frameworks"] == []
 

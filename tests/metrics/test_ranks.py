@@ -22,6 +22,8 @@ from segfocal.metrics.bootstrap import intervals
 from segfocal.metrics.boundary import BoundaryCounts
 from segfocal.metrics.images import ImageTable
 
+pytestmark = pytest.mark.xdist_group("images of ranks")
+
 TASK = TaskConfig(name="multiclass", classes=["road", "crack", "patch"])
 NAMES = ["e", "b", "g", "a", "f", "c", "d"]
 

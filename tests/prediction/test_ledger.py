@@ -1,0 +1,103 @@
+"""A folder of predictions: gone on with, never mixed, never half there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from segfocal import predict
+from segfocal.decision import Decision
+from segfocal.errors import UserError
+from segfocal.prediction import ledger
+from tests.checkpoints import made
+from tests.prediction.made import EVERYTHING, called, files, picture, seen, table
+
+
+def test_it_goes_on_where_it_was_cut_off(here: Path, ckpts: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(4):
+        picture(here / f"photos/c{number}.png", seed=number)
+    assert called(ckpts["binary"], EVERYTHING, "out=whole") == 0
+    original = ledger.Ledger.add
+
+    def cut(self: ledger.Ledger, name: str, *given: Any) -> None:
+        if name == "c1.png":
+            raise KeyboardInterrupt
+        original(self, name, *given)
+
+    monkeypatch.setattr(ledger.Ledger, "add", cut)
+    with pytest.raises(SystemExit) as caught:
+        predict.main([f"ckpt={ckpts['binary']}", "input=photos", "out=out", "profile=cpu", EVERYTHING])
+    assert caught.value.code == 130
+    monkeypatch.setattr(ledger.Ledger, "add", original)
+    assert [row["image"] for row in table(here / "out")] == ["a.png", "c0.png"]
+    with (here / "out/shares.csv").open("a") as file:
+        file.write("c1.png,60,90,123,0.02")  # a row that was cut off, too
+    names = seen(monkeypatch)
+    assert called(ckpts["binary"], EVERYTHING) == 0
+    assert names == ["c1.png", "c2.png", "c3.png", "b.jpg"]
+    assert files(here / "out") == files(here / "whole")
+    assert all((here / "out" / name).read_bytes() == (here / "whole" / name).read_bytes() for name in files(here / "whole"))
+
+
+def test_only_what_is_new_or_has_changed_is_predicted_again(here: Path, ckpts: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    names = seen(monkeypatch)
+    assert called(ckpts["binary"]) == 0
+    assert called(ckpts["binary"]) == 0
+    assert names == ["a.png", "b.jpg"]
+    picture(here / "photos/c.png")
+    later = (here / "out/ids/more/b.png").stat().st_mtime + 10
+    os.utime(here / "photos/more/b.jpg", (later, later))
+    assert called(ckpts["binary"]) == 0
+    assert names[2:] == ["c.png", "b.jpg"]
+    os.utime(here / "photos/more/b.jpg", (1, 1))
+    assert called(ckpts["binary"], "write=[ids,colours]") == 0
+    assert names[4:] == ["a.png", "c.png", "b.jpg"], "what is wanted besides is made"
+    (here / "out/ids/a.png").unlink()
+    assert called(ckpts["binary"], "write=[ids,colours]") == 0
+    assert names[7:] == ["a.png"]
+    assert [row["image"] for row in table(here / "out")] == ["a.png", "c.png", "more/b.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (["decision=plain"], "made with decision=stored (now plain)"),
+        (["inference.tile=[64,64]"], "made with inference.tile=[1024, 1024] (now [64, 64])"),
+        (["data.exif=ignore"], "made with data.exif=apply (now ignore)"),
+        (["ckpt=other.ckpt"], "holds predictions of another checkpoint"),
+    ],
+)
+def test_predictions_of_different_kinds_do_not_mix(here: Path, ckpts: dict[str, Path], other: list[str], said: str) -> None:
+    made(here / "other.ckpt", "seed=1", decision=Decision("binary", thresholds=[0.25]).as_dict())
+    assert called(ckpts["binary"]) == 0
+    before = {name: (here / "out" / name).stat().st_mtime_ns for name in files(here / "out")}
+    picture(here / "photos/new.png")
+    with pytest.raises(UserError) as caught:
+        called(
+            ckpts["binary"] if not other[0].startswith("ckpt") else "other.ckpt", *(item for item in other if not item.startswith("ckpt"))
+        )
+    assert said in str(caught.value)
+    assert "choose another folder" in str(caught.value) and len(str(caught.value).splitlines()) == 1
+    assert {name: (here / "out" / name).stat().st_mtime_ns for name in files(here / "out")} == before
+
+
+def test_a_disk_that_takes_no_more_is_a_line_and_leaves_no_half_file(
+    here: Path, ckpts: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    count = 0
+
+    def full(descriptor: int) -> None:
+        nonlocal count
+        count += 1
+        if count > 4:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(SystemExit) as caught:
+        predict.main([f"ckpt={ckpts['binary']}", "input=photos", "out=out", "profile=cpu", "write=[ids,colours]"])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.splitlines() == ["out=out: cannot be written: No space left on device"]
+    assert files(here / "out") == {"prediction.json", "shares.csv", "ids/a.png", "colours/a.png"}
