@@ -50,7 +50,15 @@ def by_enumeration(differences: list[float]) -> float:
 
 @pytest.mark.parametrize(
     "differences",
-    [[-0.1, -0.12, -0.01], [0.1, -0.1], [0.3, 0.1, -0.2, 0.4, 0.1], [0.0, 0.0], [0.05] * 10, [0.01, -0.02, 0.03, 0.004, 0.05, 0.1, -0.06]],
+    [
+        [-0.1, -0.12, -0.01],
+        [0.1, -0.1],
+        [0.3, 0.1, -0.2, 0.4, 0.1],
+        [0.0, 0.0],
+        [0.05] * 10,
+        [0.1, 0.7, 0.2, -0.3, 0.3],
+        [0.01, -0.02, 0.03, 0.004, 0.05, 0.1, -0.06],
+    ],
 )
 def test_p_is_the_share_of_signs_that_come_as_far(differences: list[float]) -> None:
     assert sign_flip_p(differences) == by_enumeration(differences)
@@ -187,6 +195,7 @@ def test_classes_of_the_best_stand_beside_those_of_the_first(tmp_path: Path) -> 
     assert (name, [bar["cell"]["value"] for bar in bars]) == ("a", [pytest.approx(0.6267, abs=1e-4), pytest.approx(0.55)])
     best_is_first = classes(answer_of(sweep(tmp_path, "val/loss")))
     assert best_is_first is not None and best_is_first["labels"] == ["the best", "the second"]
+    assert best_is_first["names"] == ["loss.gamma=0", "loss.gamma=2"]
     for each in record.jobs:
         (tmp_path / each.directory / "metrics.json").write_text("[]" if each.number % 2 else "{")
     assert classes(answer_of(record)) is None
