@@ -20,7 +20,7 @@ from segfocal.config.parse import parse
 from segfocal.config.sweep import SweepConfig
 from segfocal.errors import UserError
 from segfocal.rundir import shown_path
-from segfocal.sweep import write_summary
+from segfocal.sweeps.answer import write_answer
 from segfocal.sweeps.record import Job, Record, command_of, job_key, lock, read, swept_keys
 from segfocal.sweeps.run import Stopped, run_jobs, slots_of
 from segfocal.sweeps.watch import Watch
@@ -68,12 +68,12 @@ class ProcessLauncher(Launcher):
             with Watch(swept_keys(job_overrides)) as watch:
                 run_jobs(record, left, _program(), slots, watch)
         except Stopped as stopped:
-            write_summary(record)
+            write_answer(record, page=False)
             print(f"interrupted: the same command goes on with what is left, in {shown_path(directory)}", flush=True)
             sys.exit(128 + stopped.number)
         finally:
             holding.close()
-        write_summary(record)
+        write_answer(record, page=bool(config.get("report", True)))
         return asked
 
     def _record(self, directory: Path, config: DictConfig) -> Record:

@@ -1,43 +1,60 @@
-"""What a sweep came to: a table of all its jobs, best first, on the console and as CSV."""
+"""Look at a sweep: what is best, how sure that is, what failed.
+
+    python -m segfocal.sweep runs/<sweep>
+
+Prints what the sweep itself prints at its end, also while it runs or after it was interrupted: a table, best first; where seeds are
+varied, with mean, standard deviation and a paired comparison to the best over seeds; failures with their last line; the commands that
+reproduce the best job and evaluate it. Writes into its directory
+
+    sweep.csv   a row for each job
+    sweep.html  a page that needs no network: parameters against the objective, IoU of the classes, links to the runs
+
+The exit code is 2 where there is no such sweep, or no job of it has finished. More in docs/sweeps.md.
+"""
 
 from __future__ import annotations
 
-import csv
+import sys
+from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
+from segfocal.errors import UserError
+from segfocal.sweeps.answer import write_answer
+from segfocal.sweeps.record import FILE, Record, read
 
-from segfocal.rundir import shown_path
-from segfocal.sweeps.record import Job, Record, swept_keys
-
-MINIMISED = "val/loss"
-
-
-def best_first(record: Record) -> list[Job]:
-    """Jobs by their objective; after them, by number, those that have none."""
-    sign = 1 if record.objective == MINIMISED else -1
-    return sorted(record.jobs, key=lambda job: (job.objective is None, sign * (job.objective or 0.0), job.number))
+MISTAKE = 2
 
 
-def write_summary(record: Record) -> None:
-    """Print the table, and write sweep.csv beside the jobs' directories."""
-    keys = swept_keys([job.overrides for job in record.jobs])
-    table = Table(title=f"{len(record.jobs)} jobs, best first")
-    for header in ("job", *keys, record.objective, "directory"):
-        table.add_column(header, overflow="fold", justify="right" if header in ("job", record.objective) else "left")
-    rows = []
-    for job in best_first(record):
-        said = dict(line.split("=", 1) for line in job.overrides)
-        values = [said.get(key, "") for key in keys]
-        shown = job.state if job.state != "finished" else "undefined" if job.objective is None else f"{job.objective:.4f}"
-        table.add_row(str(job.number), *values, shown, shown_path(record.directory / job.directory) if job.directory else "")
-        objective = "" if job.objective is None else job.objective
-        rows.append([job.number, *values, objective, job.directory, job.state, job.failure or "", round(job.seconds, 1)])
-    path = record.directory / "sweep.csv"
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([["job", *keys, record.objective, "directory", "state", "failure", "seconds"], *rows])
-    Console().print(table)
-    for job in record.jobs:
-        if job.failure:
-            print(f"job {job.number} {job.state}: {job.failure}")
-    print(f"table: {shown_path(path)}")
+def main(arguments: list[str]) -> None:
+    """What `python -m segfocal.sweep` does."""
+    if {"-h", "--help"} & set(arguments):
+        print(__doc__)
+        return
+    try:
+        write_answer(record_of(arguments))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(MISTAKE)
+
+
+def record_of(arguments: list[str]) -> Record:
+    """The sweep that a command line names.
+
+    Raises:
+        UserError: it names none, or one without an answer.
+    """
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        raise UserError("python -m segfocal.sweep <directory>: one directory of a sweep; see --help")
+    directory = Path(arguments[0])
+    if not directory.is_dir():
+        raise UserError(f"{directory}: no such directory")
+    record = read(directory)
+    if record is None:
+        raise UserError(f"{directory}: not the directory of a sweep, {FILE} is not in it")
+    if all(job.state != "finished" for job in record.jobs):
+        failed = next((f"; job {job.number} {job.state}: {job.failure}" for job in record.jobs if job.failure), "")
+        raise UserError(f"{directory}: none of its {len(record.jobs)} jobs has finished{failed}")
+    return record
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -19,7 +19,7 @@ from segfocal import cli as commands
 from segfocal.config.commandline import parted
 from segfocal.config.run import TrainConfig
 from segfocal.rundir import new_dir
-from segfocal.sweep import best_first
+from segfocal.sweeps.compare import best_first
 from segfocal.sweeps.record import Job, Record
 from tests.conftest import ROOT, Result, blobs, spawn, started, write_folder
 from tests.test_training import TINY

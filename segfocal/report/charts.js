@@ -1,14 +1,12 @@
 "use strict";
-// The charts. Plotly reads names as markup: every name goes through `plain`.
+// The charts of an evaluation.
 {
-  const plain = (name) => name.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
   const classes = report.classes.map(({ name, colour }) => ({ name: plain(name), colour }));
   const { checkpoints } = report;
   const several = checkpoints.length > 1;
   const classesOn = new Set(report.first);
   const checkpointsOn = new Set(checkpoints.keys());
   const dashes = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"];
-  const drawn = new Map(); // id of the element -> how to draw it
 
   const called = (number, label) => (several ? `${number + 1}, ${classes[label].name}` : classes[label].name);
   const each = (make) => checkpoints.flatMap((checkpoint, number) => (checkpointsOn.has(number)
@@ -93,39 +91,7 @@
         font: { size: 12, color: share > 0.55 ? colourOf("--card") : colourOf("--ink") } }))) }];
   }));
 
-  function draw(id) {
-    const [traces, layout] = drawn.get(id)();
-    const [ink, grid] = [colourOf("--quiet"), colourOf("--line")];
-    const axis = (own) => ({ gridcolor: grid, zeroline: false, linecolor: grid, automargin: true, fixedrange: false, ...own, title: { standoff: 8, font: { size: 12 }, ...(own ?? {}).title } });
-    return Plotly.react(id, traces, {
-      margin: { l: 48, r: 12, t: 10, b: 42 }, showlegend: false, hovermode: "closest", paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", legend: { orientation: "h", y: 1.12, font: { size: 11 } },
-      font: { family: "system-ui, sans-serif", size: 12, color: ink }, hoverlabel: { bgcolor: colourOf("--card"), bordercolor: grid, font: { color: colourOf("--ink"), size: 12 } }, ...layout,
-      xaxis: axis(layout.xaxis), yaxis: axis(layout.yaxis),
-    }, { displayModeBar: false, responsive: true, doubleClick: "reset" });
-  }
-
-  const all = () => [...drawn.keys()].filter((id) => document.getElementById(id)).forEach(draw);
-
-  (async () => {
-    const script = document.createElement("script");
-    script.textContent = await (await inflated(document.getElementById("plotly").textContent)).text();
-    document.head.append(script);
-    chips(document.getElementById("curve-classes"), report.classes.map(({ name }) => name), report.classes.map(({ colour }) => colour), classesOn, all);
-    if (several) chips(document.getElementById("curve-checkpoints"), report.checkpoints.map(({ name }, number) => `${number + 1} ${name}`), null, checkpointsOn, all);
-    all();
-    document.addEventListener("theme", all);
-    // A page of paper is narrower than the window, and its width is not known beforehand.
-    let before;
-    addEventListener("beforeprint", () => {
-      before = document.documentElement.dataset.theme;
-      document.documentElement.dataset.theme = "light";
-      all();
-      document.querySelectorAll(".js-plotly-plot").forEach((plot) => Plotly.relayout(plot, { width: plot.classList.contains("matrix") ? 640 : 325, autosize: false }));
-    });
-    addEventListener("afterprint", () => {
-      if (before) document.documentElement.dataset.theme = before; else delete document.documentElement.dataset.theme;
-      document.querySelectorAll(".js-plotly-plot").forEach((plot) => Plotly.purge(plot));
-      all();
-    });
-  })();
+  chips(document.getElementById("curve-classes"), report.classes.map(({ name }) => name), report.classes.map(({ colour }) => colour), classesOn, drawAll);
+  if (several) chips(document.getElementById("curve-checkpoints"), report.checkpoints.map(({ name }, number) => `${number + 1} ${name}`), null, checkpointsOn, drawAll);
+  startDrawing();
 }

@@ -92,9 +92,9 @@ def bars(evaluated: list[Evaluated]) -> list[dict[str, Any]]:
         lines = []
         for count, (item, table) in enumerate(tables, start=1):
             called = [str(count)] if len(evaluated) > 1 else []
-            lines.append({"label": ", ".join([*called, rule(item)]), "cell": table[place]["plain"][0], "tuned": False})
+            lines.append({"label": ", ".join([*called, rule(item)]), "cell": table[place]["plain"][0], "striped": False})
             if table[place]["tuned"]:
-                lines.append({"label": ", ".join([*called, fitted(item)]), "cell": table[place]["tuned"][0], "tuned": True})
+                lines.append({"label": ", ".join([*called, fitted(item)]), "cell": table[place]["tuned"][0], "striped": True})
         result.append({"name": row["name"], "colour": row["colour"], "bars": lines})
     return result
 

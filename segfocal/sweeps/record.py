@@ -89,7 +89,22 @@ def job_key(config: dict[str, Any]) -> str:
 
 def command_of(overrides: list[str]) -> list[str]:
     """The overrides of a sweep without those that say how it is run, by which the same command is recognised."""
-    return sorted(line for line in overrides if not line.startswith(("sweep.", "sweep=", "hydra", "out=")))
+    return sorted(line for line in overrides if not says_how(line))
+
+
+def says_how(override: str) -> bool:
+    """Whether it says how a sweep is run, not what its jobs are."""
+    return override.startswith(("sweep.", "sweep=", "hydra", "out="))
+
+
+def said_by(job: Job) -> dict[str, str]:
+    """The values of its overrides, by key."""
+    return _said(job.overrides)
+
+
+def _said(overrides: list[str]) -> dict[str, str]:
+    parts = [line.partition("=") for line in overrides]  # `~logger` has no value
+    return {key.lstrip("+"): value for key, _, value in parts}
 
 
 def read(directory: Path) -> Record | None:
@@ -123,9 +138,9 @@ def find(out: Path, program: str, command: list[str]) -> Path | None:
 def swept_keys(overrides: list[list[str]]) -> list[str]:
     """The keys in which jobs differ, in the order of the command line."""
     values: dict[str, set[str | None]] = {}
-    keys = dict.fromkeys(line.partition("=")[0] for job in overrides for line in job)
-    for job in overrides:
-        said = dict(line.split("=", 1) for line in job)
+    jobs = [_said(job) for job in overrides]
+    keys = dict.fromkeys(key for said in jobs for key in said)
+    for said in jobs:
         for key in keys:
             values.setdefault(key, set()).add(said.get(key))
     return [key for key in keys if len(values[key]) > 1]

@@ -54,7 +54,7 @@ class Watch:
 
 def said_of(job: Job, keys: list[str]) -> list[str]:
     """The overrides in which a job differs from the others."""
-    return [line for line in job.overrides if line.partition("=")[0] in keys]
+    return [line for line in job.overrides if line.partition("=")[0].lstrip("+") in keys]
 
 
 def table(record: Record, running: list[Running], keys: list[str]) -> Table:

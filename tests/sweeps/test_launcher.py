@@ -74,6 +74,8 @@ def test_the_rest_finish_and_the_same_command_finishes_what_died(sweep: Sweep, t
     again = sweep("loss.gamma=0,1,2,5")
     assert again.code == 0, again.err
     assert "2 of 4 jobs have ended before" in again.out
+    assert "reproduce the best: python tiny.py profile=cpu loss.gamma=0\n" in again.out
+    assert "Job after job" in (directory(tmp_path) / "sweep.html").read_text()
     second = jobs(tmp_path)
     assert {gamma: (job["state"], job["attempts"]) for gamma, job in second.items()} == {
         "0": ("finished", 1),

@@ -1,0 +1,168 @@
+"""What a sweep came to: a table, best first, on the console and as CSV, a page, and the commands to go on with."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from segfocal.report.table import written
+from segfocal.rundir import shown_path
+from segfocal.sweeps.compare import SEED, Group, best_first, groups_of, sign_of, value_of
+from segfocal.sweeps.process import quoted
+from segfocal.sweeps.record import Job, Record, said_by, says_how, swept_keys
+
+UNKNOWN = "–"
+
+
+@dataclass
+class Answer:
+    """
+    Args:
+        record: of the sweep.
+        keys: what it varies, but for the seed.
+        seeds: whether it varies the seed.
+        groups: of jobs that differ only in that, best first.
+    """
+
+    record: Record
+    keys: list[str]
+    seeds: bool
+    groups: list[Group]
+
+    @property
+    def best(self) -> Group | None:
+        """None before any job has a value."""
+        return self.groups[0] if self.groups and self.groups[0].mean is not None else None
+
+    @property
+    def best_job(self) -> Job | None:
+        """The best of the best group."""
+        jobs = [job for job in self.best.jobs if value_of(job) is not None] if self.best else []
+        return max(jobs, key=lambda job: sign_of(self.record) * (value_of(job) or 0.0), default=None)
+
+    @property
+    def failures(self) -> list[tuple[Job, str]]:
+        return [(job, job.failure) for job in self.record.jobs if job.failure]
+
+
+def answer_of(record: Record) -> Answer:
+    swept = swept_keys([job.overrides for job in record.jobs])
+    keys = [key for key in swept if key != SEED]
+    return Answer(record, keys, SEED in swept, groups_of(record, keys) if SEED in swept else _alone(record, keys))
+
+
+def _alone(record: Record, keys: list[str]) -> list[Group]:
+    return [Group([said_by(job).get(key, "") for key in keys], [job]) for job in best_first(record)]
+
+
+def write_answer(record: Record, page: bool = True) -> None:
+    """Print the answer, and write sweep.csv and, where it is wanted, sweep.html beside the jobs' directories."""
+    answer = answer_of(record)
+    path = record.directory / "sweep.csv"
+    written(path, as_csv(answer))
+    Console().print(table(answer))
+    if note := least_p(answer):
+        print(note)
+    for job, failure in answer.failures:
+        print(f"job {job.number} {job.state}: {failure}")
+    for what, command in commands(answer).items():
+        print(f"{what}: {command}")
+    print(f"table: {shown_path(path)}")
+    if page:
+        from segfocal.sweeps.page import page_of  # Plotly comes with it
+
+        path = record.directory / "sweep.html"
+        written(path, page_of(answer))
+        print(f"page: {shown_path(path)}")
+
+
+def table(answer: Answer) -> Table:
+    """A row for each group, or where no seed is varied for each job."""
+    record = answer.record
+    drawn = Table(title=f"{len(record.jobs)} jobs, best first")
+    numbers = ["sd", "seeds", "to the best", "p"] if answer.seeds else []
+    for header in ("" if answer.seeds else "job", *answer.keys, record.objective, *(numbers or ["directory"])):
+        right = header in ("", "job", record.objective, *numbers)
+        drawn.add_column(Text(header), overflow="fold", justify="right" if right else "left", no_wrap=header in numbers)
+    for place, group in enumerate(answer.groups, start=1):
+        job = group.jobs[0]
+        values = [Text(value) for value in group.values]
+        if answer.seeds:
+            drawn.add_row(str(place), *values, *figures(group))
+        else:
+            where = shown_path(record.directory / job.directory) if job.directory else ""
+            drawn.add_row(str(job.number), *values, shown(job), Text(where))
+    return drawn
+
+
+def figures(group: Group) -> list[str]:
+    """Mean, standard deviation, how many seeds, difference to the best and its p-value, as text."""
+    difference = group.difference
+    return [
+        number(group.mean),
+        number(group.deviation),
+        f"{len(group.by_seed)}" if group.complete else f"{len(group.by_seed)} of {len(group.jobs)}",
+        "" if difference is None else f"{difference.value:+.4f}",
+        "" if difference is None else UNKNOWN if difference.p is None else f"{difference.p:.3g}",
+    ]
+
+
+def number(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:.4f}"
+
+
+def shown(job: Job) -> str:
+    """Its objective, or why it has none."""
+    value = value_of(job)
+    return job.state if job.state != "finished" else "undefined" if value is None else f"{value:.4f}"
+
+
+def least_p(answer: Answer) -> str:
+    """What few seeds cannot tell; empty where no seed is varied."""
+    pairs = max((group.difference.pairs for group in answer.groups if group.difference), default=0)
+    if pairs < 2:
+        return "p: a single seed in common with the best cannot tell whether a difference is chance" if pairs else ""
+    return f"p: paired over seeds, by flipping signs; with {pairs} seeds none below {2 ** (1 - pairs):.3g} is possible"
+
+
+def commands(answer: Answer) -> dict[str, str]:
+    """What reproduces the best job, and what evaluates it, as a shell takes it; none before any job has a value."""
+    job, program = answer.best_job, answer.record.program
+    if job is None:
+        return {}
+    words = ["python", f"{program}.py", *(line for line in job.overrides if not says_how(line))]
+    found = {"reproduce the best": shlex.join(words)}
+    if program == "train":
+        found["evaluate it"] = shlex.join(["python", "evaluate.py", f"ckpt={_value(answer.record.directory / job.directory)}"])
+    return found
+
+
+def _value(path: Path) -> str:
+    """A path as one would type it here; what Hydra's grammar would read as something else is quoted for it."""
+    typed = shown_path(path)
+    return typed if re.fullmatch(r"[\w./-]+", typed, re.ASCII) else quoted(Path(typed))
+
+
+def as_csv(answer: Answer) -> str:
+    """A row for each job, best first; where seeds are varied, with the figures of its group."""
+    own = ["mean", "sd", "seeds", "to_best", "p"] if answer.seeds else []
+    swept = [*answer.keys, *([SEED] if answer.seeds else [])]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["job", *swept, answer.record.objective, *own, "directory", "state", "failure", "seconds"])
+    for group in answer.groups:
+        difference = group.difference
+        of_group = [group.mean, group.deviation, len(group.by_seed), difference and difference.value, difference and difference.p]
+        for job in group.jobs:
+            said = said_by(job)
+            end = [job.directory, job.state, job.failure, round(job.seconds, 1)]
+            writer.writerow([job.number, *(said.get(key, "") for key in swept), value_of(job), *(of_group if own else []), *end])
+    return text.getvalue()
