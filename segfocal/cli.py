@@ -23,6 +23,7 @@ from segfocal.config.parse import mistakes, sweeps
 from segfocal.config.schema import CONF, register_schemas
 from segfocal.errors import UserError
 from segfocal.rundir import RESULT
+from segfocal.sweeps.trial import Pruned
 
 # Where torch_npu is installed, torch would import it, whatever the profile: even broken, and in every process that loads data.
 os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
@@ -87,6 +88,7 @@ def job(function: Callable[[DictConfig], float]) -> Callable[[DictConfig], float
 
     @functools.wraps(function)
     def wrapped(composed: DictConfig) -> float:
+        told = {}
         try:
             value = function(composed)
         except UserError as error:
@@ -96,7 +98,9 @@ def job(function: Callable[[DictConfig], float]) -> Callable[[DictConfig], float
         except KeyboardInterrupt:
             _remove_if_not_started(run_dir())
             sys.exit(INTERRUPTED)
-        result = {"objective": composed.get("objective"), "value": None if math.isnan(value) else value}
+        except Pruned as pruned:
+            value, told = math.nan, {"pruned": pruned.epoch}
+        result = {"objective": composed.get("objective"), "value": None if math.isnan(value) else value, **told}
         (run_dir() / RESULT).write_text(json.dumps(result), encoding="utf-8")
         return value
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -52,6 +52,15 @@ def mistakes(schema: type, config_name: str, overrides: list[str]) -> list[str]:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for job in itertools.islice(_jobs(parsed), MOST_JOBS_CHECKED):
             problems += [line for line in _mistakes_of_job(schema, config_name, job) if line not in problems]
+    return problems
+
+
+def mistakes_of_jobs(schema: type, config_name: str, jobs: list[list[str]]) -> list[str]:
+    """Every mistake of jobs, a line each; for use while Hydra runs."""
+    problems: list[str] = []
+    parser = OverridesParser.create()
+    for job in jobs[:MOST_JOBS_CHECKED]:
+        problems += [line for line in _mistakes_of_job(schema, config_name, parser.parse_overrides(job)) if line not in problems]
     return problems
 
 
@@ -115,7 +124,10 @@ def _quoted(override: str) -> str:
 
 
 def _values(override: Override) -> list[str]:
-    """What an override says, or each of what a sweep says."""
+    """What an override says, or each of what a sweep says; of an interval, its ends."""
+    value = override.value()
+    if isinstance(value, IntervalSweep):
+        return [repr(value.start), repr(value.end)]
     return list(override.sweep_string_iterator()) if override.is_sweep_override() else [str(override.value())]
 
 
