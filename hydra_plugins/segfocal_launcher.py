@@ -5,6 +5,7 @@ Hydra takes plug-ins from the package hydra_plugins alone, wherever parts of it 
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from segfocal.config.sweep import SweepConfig
 from segfocal.errors import UserError
 from segfocal.rundir import shown_path
 from segfocal.sweep import write_summary
-from segfocal.sweeps.record import Job, Record, command_of, job_key, lock, read, swept_keys
+from segfocal.sweeps.record import LOCK, Job, Record, command_of, job_key, lock, read, swept_keys
 from segfocal.sweeps.run import Queue, Stopped, run_jobs, slots_of
 from segfocal.sweeps.watch import Watch
 
@@ -72,8 +73,8 @@ class ProcessLauncher(Launcher):
             holding = lock(directory)
             try:
                 record = self._record(directory, config, sweep)
-                queue = queue_of(record, sweep)
                 slots = slots_of(sweep, config.profile.accelerator in ("auto", "gpu"))
+                queue = queue_of(record, sweep)
                 record.save()
                 with Watch(keys) as watch:
                     run_jobs(record, queue, _program(), slots, watch)
@@ -81,6 +82,8 @@ class ProcessLauncher(Launcher):
                 holding.close()
         except UserError as error:
             print(error, file=sys.stderr)
+            if [path.name for path in directory.iterdir()] == [LOCK]:
+                shutil.rmtree(directory)  # it was made for a sweep that never was
             sys.exit(MISTAKE)
         except Stopped as stopped:
             write_summary(record)

@@ -39,15 +39,16 @@ class SearchSweeper(BasicSweeper):
         return super().sweep(arguments)
 
     def _search(self, config: SweepConfig, arguments: list[str]) -> None:
-        launcher = self.launcher
+        launcher, composed = self.launcher, self.config
+        assert composed is not None
         if not isinstance(launcher, ProcessLauncher):
             raise UserError("hydra/launcher: a search runs its jobs by hydra/launcher=processes")
         if importlib.util.find_spec("optuna") is None:
             raise UserError(f"sweep.sampler={config.sampler}: needs Optuna: pip install 'segfocal[optuna]'")
         space = read_space(config.space, [line for line in arguments if not line.startswith(("sweep.", "sweep="))])
-        if problems := mistakes_of_jobs(TrainConfig, str(self.config.hydra.job.config_name), space.corners()):
+        if problems := mistakes_of_jobs(TrainConfig, str(composed.hydra.job.config_name), space.corners()):
             raise UserError("\n".join(problems))
-        epochs = int(self.config.trainer.max_epochs)
+        epochs = int(composed.trainer.max_epochs)
 
         def queue_of(record: Record, config: SweepConfig) -> Queue:
             from segfocal.sweeps.search import begin  # Optuna comes with it

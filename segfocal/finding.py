@@ -17,11 +17,11 @@ from lightning.pytorch.tuner.tuning import Tuner
 from lightning.pytorch.utilities.memory import garbage_collection_cuda, is_oom_error
 
 from segfocal.callbacks import Averaging
-from segfocal.durable import DurableCheckpointIO
 from segfocal.config.run import TrainConfig
 from segfocal.data.datamodule import SegmentationData
 from segfocal.data.room import free_memory
 from segfocal.devices import Device
+from segfocal.durable import DurableCheckpointIO
 from segfocal.errors import UserError
 from segfocal.module import SegmentationModule
 

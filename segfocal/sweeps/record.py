@@ -14,6 +14,7 @@ from typing import IO, Any, Literal
 from segfocal.errors import UserError
 
 FILE = "sweep.json"
+LOCK = ".lock"
 State = Literal["waiting", "running", "finished", "pruned", "failed", "interrupted"]
 NO_PART = {"hydra", "out", "sweep", "report"}  # of what a job is: where it is written, and how it is run
 
@@ -157,7 +158,7 @@ def lock(directory: Path) -> IO[str]:
     Raises:
         UserError: another process runs this sweep.
     """
-    file = (directory / ".lock").open("a+", encoding="utf-8")
+    file = (directory / LOCK).open("a+", encoding="utf-8")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

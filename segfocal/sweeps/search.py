@@ -14,11 +14,10 @@ from segfocal.sweeps.record import Job, Record
 from segfocal.sweeps.run import Queue
 from segfocal.sweeps.space import Space
 from segfocal.sweeps.storage import located, printable
-from segfocal.sweeps.study import open_study
+from segfocal.sweeps.study import GIVEN, open_study
 from segfocal.sweeps.trial import BEST, TrialOfJob
 
 DIRECTORY = "directory"  # the attribute of a trial that says which sweep runs it
-GIVEN = "given"  # the attribute of a trial that was brought from another study
 AGAIN = ("waiting", "interrupted")
 
 
@@ -121,7 +120,9 @@ class Search(Queue):
         elif job.state == "finished":
             values = self._values(job)
             if values is None:
-                job.failure = f"{', '.join([self.record.objective, *self.record.others])} undefined: a failed trial"
+                job.failure = (
+                    f"{self.record.objective if job.objective is None else ', '.join(self.record.others)} undefined: a failed trial"
+                )
                 self.study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
             else:
                 job.others = values[1:]

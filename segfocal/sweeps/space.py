@@ -48,6 +48,13 @@ class Parameter:
             return str(trial.suggest_int(self.key, self.low, self.high, step=int(self.step or 1), log=self.log))
         return repr(trial.suggest_float(self.key, self.low, self.high, step=self.step, log=self.log))
 
+    def holds(self, value: Any) -> bool:
+        """Whether a value of another study is one of these."""
+        if self.choices:
+            return value in self.choices
+        whole = isinstance(self.low, int) and isinstance(self.high, int)
+        return isinstance(value, int if whole else int | float) and self.low <= value <= self.high
+
     def ends(self) -> list[str]:
         """The values between which all others lie; every one where they are named."""
         return self.choices or list(dict.fromkeys([repr(self.low), repr(self.high)]))
