@@ -12,15 +12,19 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from segfocal import checkpoint as checkpoints
 from segfocal.config.sweep import Conditional, SweepConfig
+from segfocal.engine import fit
 from segfocal.errors import UserError
 from segfocal.sweep import best_first, pareto
 from segfocal.sweeps.record import Job, Record
 from segfocal.sweeps.search import Search, begin
 from segfocal.sweeps.space import read_space
 from segfocal.sweeps.storage import located, open_storage
-from segfocal.sweeps.trial import Reporter, TrialOfJob
+from segfocal.sweeps.trial import Pruned, Reporter, TrialOfJob
 from tests.sweeps.test_launcher import TINY, Sweep, environment, started, sweep  # noqa: F401  # a fixture
+from tests.test_training import TINY as SMALL
+from tests.test_training import configured
 
 RANGES = ["loss.gamma=interval(0,5)", "optimizer.lr=tag(log,interval(1e-4,1e-2))"]
 
@@ -266,6 +270,24 @@ def test_a_study_begins_with_what_another_knows(tmp_path: Path) -> None:
             search(tmp_path / "empty", SweepConfig(sampler="tpe"))
         with pytest.raises(UserError, match=message):
             search(tmp_path / f"new{len(message)}", SweepConfig(sampler="tpe", warm_start=wrong))
+
+
+def test_a_training_reports_each_validation_and_stops_when_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = optuna.create_study(storage=open_storage(str(tmp_path / "x.log")), study_name="x", direction="maximize")
+    for _ in range(5):  # better at every epoch than any training is
+        study.add_trial(optuna.trial.create_trial(value=2.0, intermediate_values=dict.fromkeys((1, 2, 3), 2.0)))
+    stopped = TrialOfJob(str(tmp_path / "x.log"), "x", study.ask().number, ["val/iou_macro"], "median", 2, 3)
+    for name, value in stopped.environment.items():
+        monkeypatch.setenv(name, value)
+    out = tmp_path / "run"
+    out.mkdir()
+    with pytest.raises(Pruned, match="pruned after epoch 2"):
+        fit(configured(*SMALL, "trainer.max_epochs=3", "callbacks.overlays=0"), out)
+    assert checkpoints.read(out / "checkpoints" / "last.ckpt")["epoch"] == 1  # the epoch is whole
+    reported = study.trials[stopped.number].intermediate_values
+    assert list(reported) == [1, 2]
+    assert reported[2] == pytest.approx(checkpoints.read(out / "checkpoints" / "last.ckpt")["segfocal"]["metrics"]["iou_macro"])
+    assert not (out / "metrics.json").exists()
 
 
 def test_a_journal_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
