@@ -123,6 +123,7 @@ def run_jobs(record: Record, queue: Queue, program: Sequence[str], slots: Slots,
 
     Raises:
         Stopped: by SIGINT or SIGTERM, after the running jobs have ended and are recorded.
+        UserError: the queue cannot go on; likewise.
     """
     running: dict[int, Running] = {}
     job: Job | None
@@ -139,7 +140,7 @@ def run_jobs(record: Record, queue: Queue, program: Sequence[str], slots: Slots,
             for slot in list(running):
                 if _ended(record, queue, running[slot]):
                     watch.ended(running.pop(slot).job)
-    except Stopped:
+    except (Stopped, UserError):
         for number in usual:
             signal.signal(number, signal.SIG_IGN)  # once is enough: what follows takes seconds
         _end_all(record, queue, list(running.values()))
@@ -189,5 +190,5 @@ def _end_all(record: Record, queue: Queue, running: list[Running]) -> None:
     deadline = time.monotonic() + GRACE
     for each in running:
         each.finish(deadline)
-        with suppress(OSError):  # a full disk: the record says `running`, which is taken as interrupted
+        with suppress(OSError, UserError):  # a full disk: the record says `running`, which is taken as interrupted
             _ended(record, queue, each)

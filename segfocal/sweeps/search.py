@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from optuna import Study, Trial
 from optuna.trial import FrozenTrial, TrialState
 
 from segfocal.config.sweep import SweepConfig
+from segfocal.errors import UserError, first_line
 from segfocal.rundir import shown_path
 from segfocal.sweeps.record import Job, Record
 from segfocal.sweeps.run import Queue
 from segfocal.sweeps.space import Space
-from segfocal.sweeps.storage import located, printable
+from segfocal.sweeps.storage import LOST, located, printable
 from segfocal.sweeps.study import GIVEN, open_study
 from segfocal.sweeps.trial import BEST, TrialOfJob
 
@@ -80,6 +82,10 @@ class Search(Queue):
         """A job that was interrupted, or that of a new trial; None when the study has had its trials."""
         if job := super().next():
             return job
+        with self._storage():
+            return self._new_trial()
+
+    def _new_trial(self) -> Job | None:
         while not self.over:
             self.over = self.count() >= self.most
             if self.over:
@@ -96,8 +102,17 @@ class Search(Queue):
         return self.about(job.trials[0]).environment
 
     def ended(self, job: Job) -> None:
-        for number in job.trials:
-            self._tell(job, number)
+        with self._storage():
+            for number in job.trials:
+                self._tell(job, number)
+
+    @contextmanager
+    def _storage(self) -> Iterator[None]:
+        """What needs the storage, which may be gone by now."""
+        try:
+            yield
+        except LOST as error:
+            raise UserError(f"sweep.storage: the study is out of reach ({first_line(error)}): the same command goes on") from None
 
     def count(self) -> int:
         """Trials of the study, without those yet to begin and those that were brought from another."""

@@ -6,12 +6,14 @@ import re
 from pathlib import Path
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
 from segfocal.errors import UserError, first_line
 
 JOURNAL = "study.log"
+LOST = (StorageInternalError, OSError)  # what is raised where a storage is gone: of databases, of journals
 PATIENCE = 60  # seconds that a process waits for another to release an SQLite file
 
 
@@ -27,13 +29,12 @@ def printable(storage: str) -> str:
     return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", storage)
 
 
-def open_storage(storage: str, option: str = "sweep.storage", patience: int = PATIENCE) -> BaseStorage:
+def open_storage(storage: str, option: str = "sweep.storage") -> BaseStorage:
     """Open a storage; it is made where there is none.
 
     Args:
         storage: as `located` gives it.
         option: that says it.
-        patience: seconds to wait for an SQLite file.
 
     Raises:
         UserError: it cannot be opened.
@@ -43,7 +44,7 @@ def open_storage(storage: str, option: str = "sweep.storage", patience: int = PA
         if "://" not in storage:
             Path(storage).touch()
             return JournalStorage(JournalFileBackend(storage))
-        options = {"connect_args": {"timeout": patience}} if storage.startswith("sqlite") else {"pool_pre_ping": True}
+        options = {"connect_args": {"timeout": PATIENCE}} if storage.startswith("sqlite") else {"pool_pre_ping": True}
         return RDBStorage(storage, engine_kwargs=options)
     except Exception as error:  # of the file system, SQLAlchemy, the database's driver
         raise UserError(f"{option}={printable(storage)}: cannot be opened ({first_line(error)})") from None

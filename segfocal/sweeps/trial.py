@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 from collections.abc import Mapping
@@ -10,9 +11,12 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from segfocal.config.sweep import Pruner
+from segfocal.errors import first_line
 
 if TYPE_CHECKING:
     from optuna import Trial
+
+log = logging.getLogger("segfocal")
 
 VARIABLE = "SEGFOCAL_TRIAL"  # of the environment: by it a job knows its trial
 BEST = "best"  # the attribute of a trial with its objectives, where the first of them is best
@@ -74,8 +78,9 @@ class Reporter:
         import optuna  # jobs of a search alone
 
         from segfocal.sweeps.samplers import build_pruner
-        from segfocal.sweeps.storage import open_storage
+        from segfocal.sweeps.storage import LOST, open_storage
 
+        self.lost = LOST
         pruner = build_pruner(about.pruner, about.prune_after, about.epochs)
         self.study = optuna.load_study(study_name=about.study, storage=open_storage(about.storage), pruner=pruner)
         self.about = about
@@ -86,6 +91,13 @@ class Reporter:
         values = [float(figures.get(name, math.nan)) for name in self.about.objectives]
         if not all(map(math.isfinite, values)):
             return False
+        try:
+            return self._told(epoch, values)
+        except self.lost as error:
+            log.warning("epoch %d was not reported to the study: %s", epoch, first_line(error))
+            return False
+
+    def _told(self, epoch: int, values: list[float]) -> bool:
         if len(values) > 1:
             self._keep(values)
             return False

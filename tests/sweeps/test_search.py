@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
 import subprocess
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import optuna
@@ -234,6 +236,25 @@ def test_a_study_of_another_space_is_refused(tmp_path: Path) -> None:
         search(tmp_path / "s", config, objective="val/loss")
     with pytest.raises(UserError, match=r"sweep.storage=postgresql://me:\*\*\*@there/x: cannot be opened"):
         search(tmp_path / "s", SweepConfig(sampler="tpe", storage="postgresql://me:secret@there/x"))
+
+
+def test_a_storage_that_is_locked_or_lost_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segfocal.sweeps.storage.PATIENCE", 0.1)
+    config = SweepConfig(sampler="tpe", storage=f"sqlite:///{tmp_path}/x.db")
+    queue = search(tmp_path / "s", config)
+    job = queue.next()
+    assert job is not None
+    reporter = Reporter(TrialOfJob(**json.loads(queue.environment(job)["SEGFOCAL_TRIAL"])))
+    with closing(sqlite3.connect(tmp_path / "x.db")) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(UserError, match=r"^sweep.storage=sqlite:.*(database is locked|cannot be)"):
+            search(tmp_path / "t", config)
+        assert not reporter.report(1, {"val/iou_macro": 0.5})  # a training does not end for it
+        with pytest.raises(UserError, match="sweep.storage: the study is out of reach .*: the same command goes on"):
+            queue.next()
+    job.state, job.objective = "finished", 0.5
+    queue.ended(job)
+    assert queue.study.trials[0].value == 0.5
 
 
 def test_a_trial_that_was_asked_for_but_not_recorded_is_run(tmp_path: Path) -> None:
