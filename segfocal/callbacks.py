@@ -19,6 +19,7 @@ from segfocal.config.run import TrainConfig
 from segfocal.config.task import TaskConfig
 from segfocal.data.dataset import Batch, SegmentationDataset
 from segfocal.decision import Decision, labels_of
+from segfocal.parallel.callbacks import Together, of_all_processes
 from segfocal.report.overlay import Picture, sheet, visible
 from segfocal.sweeps.trial import Reporter, TrialOfJob
 
@@ -32,6 +33,7 @@ def build_callbacks(config: TrainConfig, run_dir: Path, validation: Segmentation
     callbacks: list[Callback] = []
     if config.callbacks.ema is not None:
         callbacks.append(Averaging(config.callbacks.ema))
+    callbacks.append(Together())
     # Both are saved when the epoch is over, validation included: going on from either starts with the next epoch.
     keep = partial(KeptCheckpoint, run_dir / "checkpoints", save_on_train_epoch_end=True, enable_version_counter=False)
     callbacks.append(keep(filename="best", monitor=config.objective, mode=mode, every_n_epochs=every))
@@ -170,8 +172,11 @@ class Overlays(Callback):
                 self.pictures[index] = Picture(self.dataset.source.names[index], visible(image), flat, predicted)
 
     def _draw(self, name: str, trainer: Trainer) -> None:
-        picture = sheet([self.pictures[index] for index in sorted(self.pictures)], self.task)
+        drawn = {index: picture for share in of_all_processes(self.pictures) for index, picture in share.items()}
         self.pictures = {}
+        if not trainer.is_global_zero:
+            return
+        picture = sheet([drawn[index] for index in sorted(drawn)], self.task)
         self.directory.mkdir(parents=True, exist_ok=True)
         picture.save(self.directory / name)
         for logger in trainer.loggers:

@@ -22,6 +22,9 @@ from segfocal.config.commandline import COMPLETES, SWEEPS, parted, unknown
 from segfocal.config.parse import mistakes, sweeps
 from segfocal.config.schema import CONF, register_schemas
 from segfocal.errors import UserError
+from segfocal.parallel import ending
+from segfocal.parallel.launch import end_with_parent, launch
+from segfocal.parallel.place import here, processes_to_start, started_problems
 from segfocal.rundir import RESULT
 from segfocal.sweeps.trial import Pruned
 
@@ -37,6 +40,13 @@ INTERRUPTED = 130  # as shells say it of Ctrl-C
 
 def start(main: Callable[[], Any], schema: type, config_name: str) -> None:
     """Check the command line, and run it."""
+    try:
+        _start(main, schema, config_name)
+    except KeyboardInterrupt:  # while the configuration is composed; in a job it is `job` that meets it
+        sys.exit(INTERRUPTED)
+
+
+def _start(main: Callable[[], Any], schema: type, config_name: str) -> None:
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(help_text(config_name))
         return
@@ -46,14 +56,32 @@ def start(main: Callable[[], Any], schema: type, config_name: str) -> None:
     completes = bool(COMPLETES & set(flags))  # the line is still being written
     if not completes:
         sys.argv[1:] = [*flags, *overrides]  # Hydra takes no flag behind an override
-    problems = [] if completes else [*unknown(flags), *mistakes(schema, config_name, overrides)]
-    if not problems and not completes and not SWEEPS & set(flags):
+    end_with_parent()
+    place, jobs, sweep = here(), list[Any](), bool(SWEEPS & set(flags))
+
+    def look(config: Any) -> list[str]:
+        jobs.append(config)
+        return started_problems(config, place, sweep)
+
+    problems = [] if completes else [*unknown(flags), *mistakes(schema, config_name, overrides, look)]
+    if not problems and not completes and not sweep:
         problems = sweeps(overrides)
     if problems:
-        for line in problems:
+        for line in problems if ending.speaks() else []:
             print(line, file=sys.stderr)
         sys.exit(MISTAKE)
+    runs = not {"--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "--shell-completion", "-sc"} & set(sys.argv[1:])
+    if runs and (count := processes_to_start(jobs[0], place)):
+        sys.exit(launch(count))
+    if place.rank > 0:
+        _follow()
     main()
+
+
+def _follow() -> None:
+    """In all processes but the first: no directory and no log of their own. The first one says where the run lies."""
+    sys.argv += ["hydra.run.dir=.", "hydra/job_logging=none"]
+    ending.keep_quiet()
 
 
 def command(run: Callable[[list[str]], str], arguments: list[str], text: str | None) -> None:
@@ -88,20 +116,32 @@ def job(function: Callable[[DictConfig], float]) -> Callable[[DictConfig], float
 
     @functools.wraps(function)
     def wrapped(composed: DictConfig) -> float:
+        place = here()
         told = {}
         try:
             value = function(composed)
         except UserError as error:
+            if place.rank == 0:
+                _remove_if_not_started(run_dir())
+            if place.world > 1:
+                ending.end(error, MISTAKE)
             print(error, file=sys.stderr)
-            _remove_if_not_started(run_dir())
             sys.exit(MISTAKE)
-        except KeyboardInterrupt:
-            _remove_if_not_started(run_dir())
+        except KeyboardInterrupt as error:
+            if place.rank == 0:
+                _remove_if_not_started(run_dir())
+            if place.world > 1:
+                ending.end(error, INTERRUPTED)
             sys.exit(INTERRUPTED)
         except Pruned as pruned:
             value, told = math.nan, {"pruned": pruned.epoch}
-        result = {"objective": composed.get("objective"), "value": None if math.isnan(value) else value, **told}
-        (run_dir() / RESULT).write_text(json.dumps(result), encoding="utf-8")
+        except Exception as error:
+            if place.world > 1:
+                ending.end(error, 1)
+            raise
+        if place.rank == 0:
+            result = {"objective": composed.get("objective"), "value": None if math.isnan(value) else value, **told}
+            (run_dir() / RESULT).write_text(json.dumps(result), encoding="utf-8")
         return value
 
     return wrapped

@@ -46,14 +46,6 @@ class Device:
         """As torch names it."""
         return torch.device("cuda" if self.accelerator == "gpu" else self.accelerator)
 
-    def trainer_options(self) -> dict[str, Any]:
-        """What Lightning's Trainer is told of it."""
-        if self.accelerator == "npu":
-            from segfocal.accelerators.trainer import trainer_options  # no other device needs it
-
-            return {**trainer_options(self.precision), **self.switches}
-        return {"accelerator": self.accelerator, "devices": 1, "precision": self.precision, **self.switches}
-
     @property
     def pin_memory(self) -> bool:
         return self.accelerator != "cpu"

@@ -21,17 +21,23 @@ from segfocal.callbacks import Reports, build_callbacks
 from segfocal.compiling import compile_model, mode_of
 from segfocal.config.loss_sum import balanced
 from segfocal.config.run import Split, TrainConfig
+from segfocal.config.strategy import SharedConfig
 from segfocal.data.analysis import look, notes
 from segfocal.data.datamodule import SegmentationData
 from segfocal.data.faults import told
 from segfocal.data.stats import SplitStats
-from segfocal.devices import Device, resolve
 from segfocal.durable import DurableCheckpointIO
+from segfocal.errors import UserError
 from segfocal.evaluation import evaluate_trained
 from segfocal.finding import find
 from segfocal.losses import build_loss
 from segfocal.models import build_model, check_size, set_bias_prior
 from segfocal.module import SegmentationModule
+from segfocal.parallel.devices import PlacedDevice, placed
+from segfocal.parallel.place import here
+from segfocal.parallel.sharded import ShardedModule, with_synchronised_batchnorm
+from segfocal.parallel.share import check_shares
+from segfocal.parallel.team import join
 from segfocal.quiet import quieten
 from segfocal.rundir import shown_path
 from segfocal.sweeps.trial import Pruned
@@ -47,7 +53,7 @@ def fit(config: TrainConfig, run_dir: Path) -> float:
 
     Args:
         config: of the run.
-        run_dir: a directory of its own for everything that is written.
+        run_dir: a directory of its own for everything that is written. Of several processes the leading one's is taken by all.
 
     Returns:
         The best value of the objective; NaN where the validation masks leave it undefined.
@@ -66,8 +72,10 @@ def fit(config: TrainConfig, run_dir: Path) -> float:
         checkpoints.check_same_model(content, plain, resumed)
         chosen = checkpoints.with_splits(chosen, content)
         log.info("going on from %s", resumed)
-    device = resolve(config.profile, config.trainer.precision, config.data.num_workers)
+    device = placed(config.profile, config.trainer.precision, config.data.num_workers, config.strategy, config.trainer.devices)
     log.info("device: %s", device.reason)
+    team = join(device.place, device.accelerator, device.torch_device)
+    run_dir = Path(team.told(str(run_dir.absolute())))
     compiled = mode_of(config.profile.compile, device.torch_device)
     seed_everything(config.seed, verbose=False)
     data = SegmentationData(
@@ -80,28 +88,42 @@ def fit(config: TrainConfig, run_dir: Path) -> float:
         device.pin_memory,
         config.sampling,
     )
-    found = look(data)
+    with team.one_first():
+        found = look(data)
     if found.faults:
         raise told(found.faults, data.where)
     for line in notes(found):
         log.info(line)
+    if device.place.world > 1:
+        log.info(check_shares(data, config, device.place))
     stats = found.stats
     before = (content["segfocal"]["mean"], content["segfocal"]["std"]) if content else None  # the weights are made for them
     data.normalise(*(before or normalization(config.model.weights, config.model.encoder) or stats["train"].mean_std))
     config = find(balance(config, stats["train"]), data, device, run_dir, lambda tried: build_module(tried, data, stats["train"]))
     seed_everything(config.seed, verbose=False)
-    module = build_module(config, data, stats["train"])
-    OmegaConf.save(OmegaConf.create(dataclasses.asdict(config)), run_dir / "config.yaml")
-    (run_dir / "splits.json").write_text(json.dumps(data.sources.names(), indent=1), encoding="utf-8")
+    with team.one_first():  # weights are downloaded once
+        module = build_module(config, data, stats["train"])
+    if team.leads:
+        OmegaConf.save(OmegaConf.create(dataclasses.asdict(config)), run_dir / "config.yaml")
+        (run_dir / "splits.json").write_text(json.dumps(data.sources.names(), indent=1), encoding="utf-8")
+        if resumed:
+            checkpoints.bring_best(resumed, run_dir)
+    team.wait()
     trainer = build_trainer(config, run_dir, device, data)
     compile_model(module.model, compiled)
-    if resumed:
-        checkpoints.bring_best(resumed, run_dir)
     try:
         trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
     except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C into an exit of its own
-        log.info("interrupted; go on with ckpt=%s", shown_path(run_dir))
+        if not team.failed():
+            log.info("interrupted; go on with ckpt=%s", shown_path(run_dir))
         raise KeyboardInterrupt from None
+    except RuntimeError as error:
+        if "find_unused_parameters" not in str(error):
+            raise
+        raise UserError(
+            f"strategy=ddp: model={config.model.name} with model.encoder={config.model.encoder} has weights that its output does not depend "
+            "on: strategy.find_unused_parameters=true"
+        ) from None
     stop_pruned(trainer)
     best = run_dir / "checkpoints" / "best.ckpt"
     split: Split = "test" if config.trainer.test and "test" in data.sources else "val"
@@ -151,29 +173,34 @@ def build_module(config: TrainConfig, data: SegmentationData, train: SplitStats)
     wanted = config.model.bias_prior
     if wanted if wanted is not None else getattr(config.loss, "wants_prior", False):
         set_bias_prior(model, train.prior, config.task)
+    if isinstance(config.strategy, SharedConfig) and config.strategy.sync_batchnorm:
+        model = with_synchronised_batchnorm(model)
+    sharded = config.strategy.name == "fsdp" and here().world > 1
     about = checkpoints.about(dataclasses.asdict(config), config.task.class_names, data.mean, data.std, data.drawn)
-    return SegmentationModule(
-        model, config.task, build_loss(config.loss, config.task), config, about, config.profile.channels_last, config.inference
-    )
+    last = config.profile.channels_last and not sharded  # fully_shard takes weights in the usual layout alone
+    kind = ShardedModule if sharded else SegmentationModule
+    return kind(model, config.task, build_loss(config.loss, config.task), config, about, last, config.inference)
 
 
-def build_trainer(config: TrainConfig, run_dir: Path, device: Device, data: SegmentationData) -> Trainer:
+def build_trainer(config: TrainConfig, run_dir: Path, device: PlacedDevice, data: SegmentationData) -> Trainer:
     """Lightning's Trainer, as the configuration has it."""
     loggers: list[Logger] = []
     if config.logger.csv:
         loggers.append(CSVLogger(run_dir, name="", version=""))
     if config.logger.tensorboard:
         loggers.append(TensorBoardLogger(run_dir, name="", version="tensorboard", default_hp_metric=False))
+    options = device.trainer_options(config.strategy)
+    plugins = [*options.pop("plugins"), DurableCheckpointIO()]
     return Trainer(
         default_root_dir=run_dir,
-        **device.trainer_options(),
+        **options,
         max_epochs=config.trainer.max_epochs,
         accumulate_grad_batches=config.trainer.accumulate,
         gradient_clip_val=config.trainer.gradient_clip or None,
         check_val_every_n_epoch=config.trainer.validate_every,
         callbacks=build_callbacks(config, run_dir, data.dataset("val")),
         logger=loggers,
-        plugins=[DurableCheckpointIO()],
+        plugins=plugins,
         num_sanity_val_steps=0,  # the data has been checked, and a validation before any step says nothing
         log_every_n_steps=1,
         use_distributed_sampler=False,

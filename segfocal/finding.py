@@ -20,10 +20,10 @@ from segfocal.callbacks import Averaging
 from segfocal.config.run import TrainConfig
 from segfocal.data.datamodule import SegmentationData
 from segfocal.data.room import free_memory
-from segfocal.devices import Device
 from segfocal.durable import DurableCheckpointIO
 from segfocal.errors import UserError
 from segfocal.module import SegmentationModule
+from segfocal.parallel.devices import PlacedDevice
 
 STEPS = 3  # that each batch size is tried with; the second has the optimiser's state besides
 RATES = 100  # learning rates that are tried
@@ -35,7 +35,7 @@ log = logging.getLogger("segfocal")
 
 
 def find(
-    config: TrainConfig, data: SegmentationData, device: Device, run_dir: Path, build: Callable[[TrainConfig], SegmentationModule]
+    config: TrainConfig, data: SegmentationData, device: PlacedDevice, run_dir: Path, build: Callable[[TrainConfig], SegmentationModule]
 ) -> TrainConfig:
     """The configuration with what `trainer.find_batch_size` and `trainer.find_lr` look for in the place of these; `data` is told, too.
 
@@ -61,7 +61,7 @@ def find(
 
 
 def batch_size(
-    config: TrainConfig, data: SegmentationData, device: Device, run_dir: Path, build: Callable[[TrainConfig], SegmentationModule]
+    config: TrainConfig, data: SegmentationData, device: PlacedDevice, run_dir: Path, build: Callable[[TrainConfig], SegmentationModule]
 ) -> int:
     """The largest of 2, 4, 8 ... up to `trainer.find_batch_size`, and to the samples that there are, whose steps and validation fit.
 
@@ -95,7 +95,7 @@ def _for_want_of_memory(error: BaseException) -> bool:
 
 
 def learning_rate(
-    config: TrainConfig, data: SegmentationData, device: Device, run_dir: Path, build: Callable[[TrainConfig], SegmentationModule]
+    config: TrainConfig, data: SegmentationData, device: PlacedDevice, run_dir: Path, build: Callable[[TrainConfig], SegmentationModule]
 ) -> float:
     """The rate at which the loss falls fastest, while the rate grows from step to step (arXiv 1506.01186, section 3.3)."""
     with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that cannot be turned off
@@ -124,18 +124,19 @@ def steepest(rates: list[float], losses: list[float]) -> float | None:
     return rates[WINDOW // 2 + WINDOW + int(slopes.argmin())] if slopes.min() < 0 else None
 
 
-def _trainer(config: TrainConfig, device: Device, run_dir: Path, steps: int = -1) -> Trainer:
+def _trainer(config: TrainConfig, device: PlacedDevice, run_dir: Path, steps: int = -1) -> Trainer:
     """As the run's, in what takes memory and makes steps."""
     seed_everything(config.seed, verbose=False)
+    options = device.trainer_options()
     return Trainer(
         default_root_dir=run_dir,
-        **device.trainer_options(),
+        plugins=[*options.pop("plugins"), DurableCheckpointIO()],
+        **options,
         max_steps=steps,
         max_epochs=1000,  # more than is ever tried; schedules want a number
         accumulate_grad_batches=config.trainer.accumulate,
         gradient_clip_val=config.trainer.gradient_clip or None,
         callbacks=[Averaging(config.callbacks.ema)] if config.callbacks.ema is not None else None,
-        plugins=[DurableCheckpointIO()],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -146,7 +147,7 @@ def _trainer(config: TrainConfig, device: Device, run_dir: Path, steps: int = -1
 
 
 @contextlib.contextmanager
-def _room(device: Device) -> Iterator[None]:
+def _room(device: PlacedDevice) -> Iterator[None]:
     """On a CPU, memory that is not there is refused: Linux would hand it out all the same, and kill the program when it is used."""
     status = Path("/proc/self/status")
     if device.accelerator != "cpu" or not status.is_file():

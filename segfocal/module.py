@@ -67,7 +67,7 @@ class SegmentationModule(LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # Dropout and the like are functions of the step, so that a resumed run draws what the uninterrupted one would have drawn.
         assert self.config is not None
-        torch.manual_seed((self.config.seed * 1_000_003 + self.global_step) % 2**63)
+        torch.manual_seed((self.config.seed * 1_000_003 + self.global_step + self.global_rank * 1_000_000_007) % 2**63)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         return self._step(batch, "train")
@@ -88,7 +88,7 @@ class SegmentationModule(LightningModule):
         if self.loss is not None:
             loss = self.loss(logits, batch.target)
             for name, value in {"loss": loss, **{f"loss_{term}": part for term, part in getattr(self.loss, "parts", {}).items()}}.items():
-                self.log(f"{stage}/{name}", value, on_step=False, on_epoch=True, batch_size=len(batch.image))
+                self.log(f"{stage}/{name}", value, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch.image))
             if stage == "train":
                 return cast(Tensor, loss)
         self.metrics.update(logits, batch.target)

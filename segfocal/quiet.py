@@ -17,6 +17,7 @@ def quieten() -> None:
         ".*does not have many workers.*",  # their number is the profile's
         ".*Checkpoint directory .* exists and is not empty.*",  # the run directory is ours
         ".*Experiment logs directory .* exists.*",  # likewise
+        ".*sync_dist=True.*",  # figures are the same in all processes already
         ".*LeafSpec.*",  # deprecated in torch, used by Lightning
         ".*lr_scheduler.step.*",  # Lightning's order under mixed precision is right
     ):

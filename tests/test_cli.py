@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from segfocal import cli as commands
 from segfocal.config.commandline import parted
+from segfocal.config.run import TrainConfig
 from segfocal.rundir import new_dir
 from segfocal.sweep import best_first
 from segfocal.sweeps.record import Job, Record
@@ -209,6 +211,17 @@ def test_the_best_job_of_a_loss_is_the_smallest(tmp_path: Path) -> None:
     jobs = [Job(number, str(number), [], objective=value) for number, value in enumerate([0.3, None, 0.1])]
     assert [job.number for job in best_first(Record(tmp_path, "train", [], "val/loss", jobs))] == [2, 0, 1]
     assert [job.number for job in best_first(Record(tmp_path, "train", [], "val/iou_macro", jobs))] == [0, 2, 1]
+
+
+def test_interrupting_before_there_is_a_job_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> list[str]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "mistakes", interrupted)
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    with pytest.raises(SystemExit) as caught:
+        commands.start(lambda: None, TrainConfig, "train")
+    assert caught.value.code == 130
 
 
 def test_interrupting_ends_the_process(tmp_path: Path) -> None:

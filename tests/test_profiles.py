@@ -24,6 +24,7 @@ from segfocal.config.profile import ProfileConfig
 from segfocal.config.run import TrainConfig
 from segfocal.devices import resolve
 from segfocal.evaluation import evaluate, judge
+from segfocal.parallel.devices import placed
 from segfocal.switches import switch
 from tests.accelerators.test_refusals import fake
 from tests.conftest import ROOT, blobs, write_folder
@@ -82,6 +83,10 @@ def as_it_was() -> Iterator[None]:
         (["profile.deterministic=maybe"], "profile.deterministic=maybe: must be true or false or must be one of warn"),
         (["profile.threads=0"], "profile.threads=0: must be at least 1"),
         (["trainer.find_batch_size=1"], "trainer.find_batch_size=1: must be at least 2"),
+        (
+            ["trainer.find_lr=true", "strategy=ddp", "trainer.devices=2"],
+            "trainer.find_lr: is looked for on one device, not with strategy=ddp: ",
+        ),
         (["trainer.find_lr=true", "ckpt=runs/x"], "trainer.find_lr: is for a run that starts, not for one that goes on with ckpt="),
     ],
 )
@@ -166,7 +171,7 @@ def test_tf32_and_determinism_are_set_whatever_was_set_before() -> None:
     told = switch(ProfileConfig(name="test", accelerator="gpu", deterministic="warn"), "gpu")
     assert told == {"deterministic": "warn", "benchmark": False}
     assert torch.is_deterministic_algorithms_warn_only_enabled()
-    assert resolve(ProfileConfig(name="test", accelerator="cpu", deterministic=True)).trainer_options()["deterministic"] is True
+    assert placed(ProfileConfig(name="test", accelerator="cpu", deterministic=True)).trainer_options()["deterministic"] is True
     assert torch.are_deterministic_algorithms_enabled()
     switch(ProfileConfig(name="test", accelerator="cpu"), "cpu")
     assert not torch.are_deterministic_algorithms_enabled()

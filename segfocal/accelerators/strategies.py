@@ -7,9 +7,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from lightning.pytorch.plugins.precision import Precision
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+from segfocal.parallel.strategies import UnevenDDP, mean_over_processes
 
 
 class SingleNPUStrategy(SingleDeviceStrategy):
@@ -31,7 +33,7 @@ class SingleNPUStrategy(SingleDeviceStrategy):
             raise ValueError(f"SingleNPUStrategy(device={device}): an NPU is expected, such as npu:0")
 
 
-class NPUDDPStrategy(DDPStrategy):
+class NPUDDPStrategy(UnevenDDP):
     """A process for each NPU, gradients averaged by HCCL.
 
     Lightning's own strategy wraps the model in a torch.cuda.Stream, and averages by ReduceOp.AVG, also integers, which HCCL does not
@@ -51,14 +53,11 @@ class NPUDDPStrategy(DDPStrategy):
         return DistributedDataParallel(module=model, device_ids=self.determine_ddp_device_ids(), **self._ddp_kwargs)
 
     def reduce(self, tensor: Any, group: Any = None, reduce_op: Any = "mean") -> Any:
-        """A value over all processes, in the place of what was given; the mean of integers is rounded towards zero."""
+        """A value over all processes; a mean in floating point, other values in the place of what was given."""
         if not isinstance(tensor, Tensor) or not dist.is_initialized():
             return tensor
-        mean = reduce_op in ("mean", "avg", dist.ReduceOp.AVG)
-        if not mean:
-            op = getattr(dist.ReduceOp, reduce_op.upper()) if isinstance(reduce_op, str) else reduce_op
-            dist.all_reduce(tensor, op=op, group=group)
-            return tensor
-        dist.all_reduce(tensor, group=group)
-        size = dist.get_world_size(group)
-        return tensor.div_(size) if tensor.is_floating_point() else tensor.copy_(tensor.div(size, rounding_mode="trunc"))
+        if reduce_op in ("mean", "avg", dist.ReduceOp.AVG):
+            return mean_over_processes(tensor, group)
+        op = getattr(dist.ReduceOp, reduce_op.upper()) if isinstance(reduce_op, str) else reduce_op
+        dist.all_reduce(tensor, op=op, group=group)
+        return tensor

@@ -10,17 +10,21 @@ from segfocal.accelerators.strategies import NPUDDPStrategy, SingleNPUStrategy
 from segfocal.config.profile import Precision
 
 
-def trainer_options(precision: Precision, devices: int = 1) -> dict[str, Any]:
+def trainer_options(precision: Precision, devices: int | list[int] = 1, ddp: dict[str, Any] | None = None) -> dict[str, Any]:
     """Arguments of `Trainer`; the precision stands with the strategy.
 
     Args:
         precision: of `load.precision_of`.
-        devices: of this machine.
+        devices: of this machine, how many or which.
+        ddp: of NPUDDPStrategy, which it takes for several devices, and where these are given; else one NPU trains by itself.
 
     Raises:
         UserError: there are not as many devices.
     """
     numbers = NPUAccelerator.parse_devices(devices)  # before any plug-in is built
     plugin = None if precision == "32-true" else NPUMixedPrecision(precision)
-    strategy = SingleNPUStrategy(precision_plugin=plugin) if devices == 1 else NPUDDPStrategy(precision_plugin=plugin)
+    if ddp is None and len(numbers) == 1:
+        strategy: SingleNPUStrategy | NPUDDPStrategy = SingleNPUStrategy(f"npu:{numbers[0]}", plugin)
+    else:
+        strategy = NPUDDPStrategy(precision_plugin=plugin, **(ddp or {}))
     return {"accelerator": NPUAccelerator(), "strategy": strategy, "devices": numbers}

@@ -7,7 +7,7 @@ before Hydra runs, mistake by mistake only where it does not compose as a whole.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from hydra import compose, initialize_config_dir
@@ -44,14 +44,20 @@ def parse(schema: type[Config], composed: DictConfig | dict[str, Any]) -> Config
         raise UserError(first_line(error, 500)) from None
 
 
-def mistakes(schema: type, config_name: str, overrides: list[str]) -> list[str]:
-    """Every mistake of a command line's overrides, a line each; the jobs of a sweep are checked one by one."""
+def mistakes(schema: type, config_name: str, overrides: list[str], look: Callable[[Any], list[str]] = lambda config: []) -> list[str]:
+    """Every mistake of a command line's overrides, a line each; the jobs of a sweep are checked one by one.
+
+    Args:
+        schema, config_name: of the program.
+        overrides: of the command line.
+        look: what else is wrong with the configuration of a job that is right by itself.
+    """
     register_schemas()
     parsed, problems = _parse_overrides(overrides)
     problems += load_plugins(_named_plugins(parsed), {item.key_or_group: _values(item) for item in parsed})
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for job in itertools.islice(_jobs(parsed), MOST_JOBS_CHECKED):
-            problems += [line for line in _mistakes_of_job(schema, config_name, job) if line not in problems]
+            problems += [line for line in _mistakes_of_job(schema, config_name, job, look) if line not in problems]
     return problems
 
 
@@ -150,15 +156,14 @@ def _jobs(overrides: list[Override]) -> Iterator[list[Override]]:
         yield parser.parse_overrides(list(job))
 
 
-def _mistakes_of_job(schema: type, config_name: str, overrides: list[Override]) -> list[str]:
+def _mistakes_of_job(schema: type, config_name: str, overrides: list[Override], look: Callable[[Any], list[str]]) -> list[str]:
     try:
         composed = compose(config_name, [item.input_line or "" for item in overrides])
-        parse(schema, composed)
+        return look(parse(schema, composed))
     except UserError as error:
         return str(error).splitlines()
     except (HydraException, OmegaConfBaseException) as error:
         return _one_by_one(schema, config_name, overrides) or [first_line(error, 500)]
-    return []
 
 
 def _one_by_one(schema: type, config_name: str, overrides: list[Override]) -> list[str]:

@@ -18,6 +18,7 @@ from segfocal.config.metrics import MetricsConfig, objective_problems
 from segfocal.config.optim import OPTIMIZERS, SCHEDULERS, OptimizerConfig, SchedulerConfig
 from segfocal.config.profile import Precision, ProfileConfig
 from segfocal.config.sampling import SAMPLING, SamplingConfig
+from segfocal.config.strategy import STRATEGIES, StrategyConfig, strategy_problems
 from segfocal.config.sweep import SweepConfig
 from segfocal.config.task import TaskConfig
 from segfocal.registry import LOSSES
@@ -58,6 +59,7 @@ class TrainerConfig:
     Args:
         max_epochs: passes over the training split.
         precision: null takes the profile's.
+        devices: how many of the machine, or their numbers, as in [0,2]; null is one, or as many as torchrun or srun have started processes.
         gradient_clip: largest norm of the gradient; 0 does not clip.
         accumulate: batches to a step of the optimiser.
         validate_every: epochs between validations.
@@ -69,6 +71,7 @@ class TrainerConfig:
 
     max_epochs: Count = 20
     precision: Precision | None = None
+    devices: Count | list[Index] | None = None
     gradient_clip: NonNegative = 1.0
     accumulate: Count = 1
     validate_every: Count = 1
@@ -133,6 +136,7 @@ class TrainConfig:
     optimizer: Annotated[OptimizerConfig, OPTIMIZERS.field]
     scheduler: Annotated[SchedulerConfig, SCHEDULERS.field]
     trainer: TrainerConfig
+    strategy: Annotated[StrategyConfig, STRATEGIES.field]
     metrics: MetricsConfig
     inference: InferenceConfig
     profile: ProfileConfig
@@ -164,6 +168,7 @@ class TrainConfig:
             for objective in [self.objective, *self.sweep.also]:
                 problems += objective_problems(objective, self.task.name, self.task.classes)
         problems += self.data.problems(self.task) + check_loss(self.loss, self.task) + unwritable(self.out)
+        problems += strategy_problems(self.strategy, self.trainer.devices, self.profile, self.trainer.precision, self.callbacks.ema)
         if problems:
             raise ValueError("\n".join(problems))
 
@@ -179,9 +184,13 @@ class TrainConfig:
         return problems
 
     def _finding_problems(self) -> list[str]:
-        """A run that goes on has its batch size and its schedule."""
+        """A run that goes on has its batch size and its schedule, and a search is made by one process."""
         asked = [f"trainer.{key}" for key in ("find_batch_size", "find_lr") if getattr(self.trainer, key)]
-        return [f"{key}: is for a run that starts, not for one that goes on with ckpt=: leave it out" for key in asked if self.ckpt]
+        problems = [f"{key}: is for a run that starts, not for one that goes on with ckpt=: leave it out" for key in asked if self.ckpt]
+        if self.strategy.name != "single":
+            mend = "find it with strategy=single, then say it"
+            problems += [f"{key}: is looked for on one device, not with strategy={self.strategy.name}: {mend}" for key in asked]
+        return problems
 
     @property
     def minimise(self) -> bool:

@@ -25,6 +25,7 @@ from segfocal.config.optim import OPTIMIZERS, SCHEDULERS
 from segfocal.config.predict import PredictConfig
 from segfocal.config.profile import ProfileConfig
 from segfocal.config.sampling import SAMPLING
+from segfocal.config.strategy import STRATEGIES
 from segfocal.config.sweep import SweepConfig
 from segfocal.config.task import TaskConfig
 from segfocal.registry import LOSSES, Registry
@@ -32,7 +33,7 @@ from segfocal.rundir import new_dir
 from segfocal.sweeps.place import sweep_dir
 
 CONF = Path(__file__).parents[2] / "conf"
-REGISTRIES = (DATA, LOSSES, OPTIMIZERS, SAMPLING, SCHEDULERS)
+REGISTRIES = (DATA, LOSSES, OPTIMIZERS, SAMPLING, SCHEDULERS, STRATEGIES)
 SINGLE = {
     "task": TaskConfig,
     "augment": AugmentConfig,

@@ -172,6 +172,12 @@ class SegmentationData(LightningDataModule):
         if not stats.whole:
             raise UserError(f"{who}: wants every sample measured, which data.check={self.config.check} does not: data.check=fast")
 
+    def prepare_data(self) -> None:
+        """Called by Lightning in one process of each machine before the others: the samples on disk are written once."""
+        if self.config.cache == "disk":
+            for split in ("train", "val"):
+                self._cached(split)
+
     def train_dataloader(self) -> Loader:
         dataset, sampler = self.training()
         # A last batch of a few samples would spoil BatchNorm's statistics.
@@ -194,7 +200,10 @@ class SegmentationData(LightningDataModule):
         stats = next((self.measured[split] for split, source in self.checked.items() if source is dataset.source), None)
         known = stats is not None and stats.whole
         sizes = stats.sizes if stats and known else [dataset.source.size(index) for index in range(len(dataset))]
-        return self._loader(dataset, SameSizeBatches(sizes, self.config.batch_size), equal=False)
+        batches = SameSizeBatches(sizes, self.config.batch_size)
+        if dist.is_available() and dist.is_initialized() and len(batches) < dist.get_world_size():
+            batches = SameSizeBatches(sizes, 1)  # each process has to have one: they meet when all is counted
+        return self._loader(dataset, batches, equal=False)
 
     def _loader(self, dataset: SegmentationDataset, batches: BatchesOfKeys, equal: bool) -> Loader:
         if dist.is_available() and dist.is_initialized():

@@ -20,8 +20,8 @@ from segfocal.data.datamodule import SegmentationData
 from segfocal.data.faults import Fault, told
 from segfocal.data.scan import no_foreground
 from segfocal.data.splits import SPLITS
-from segfocal.devices import resolve
 from segfocal.errors import UserError
+from segfocal.parallel.devices import placed
 
 log = logging.getLogger("segfocal")
 
@@ -41,7 +41,7 @@ def open_data(config: EvaluateConfig, content: dict[str, Any], rebuilt: checkpoi
     stored = content["segfocal"]["config"]
     task, channels = rebuilt.task, rebuilt.architecture.in_channels
     chosen = data_of(config.data, stored["data"], task, path)
-    device = resolve(config.profile, workers=chosen.num_workers)
+    device = placed(config.profile, workers=chosen.num_workers)
 
     def opened(data: DataConfig) -> SegmentationData:
         none = AugmentConfig(name="none")

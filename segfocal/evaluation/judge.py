@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,13 @@ from segfocal.data.datamodule import SegmentationData
 from segfocal.data.dataset import Batch, Collate
 from segfocal.data.sampling import Key
 from segfocal.decision import Decision, labels_of
-from segfocal.devices import Device
 from segfocal.errors import UserError
 from segfocal.metrics.bootstrap import intervals
 from segfocal.metrics.boundary import BoundaryCounts
 from segfocal.metrics.images import ImageTable, Why
 from segfocal.module import Figures, SegmentationModule
+from segfocal.parallel.callbacks import Together
+from segfocal.parallel.devices import PlacedDevice
 from segfocal.report.evaluated import Evaluated, Shown
 from segfocal.report.overlay import visible
 from segfocal.rundir import shown_path
@@ -47,9 +48,15 @@ class Wanted:
 
 
 def judge(
-    path: Path, content: dict[str, Any], rebuilt: checkpoints.Rebuilt, device: Device, data: SegmentationData, wanted: Wanted, out: Path
+    path: Path,
+    content: dict[str, Any],
+    rebuilt: checkpoints.Rebuilt,
+    device: PlacedDevice,
+    data: SegmentationData,
+    wanted: Wanted,
+    out: Path,
 ) -> Judged:
-    """Count a checkpoint's model over a split.
+    """Count a checkpoint's model over a split; several processes share the images, and each has the whole figures.
 
     Args:
         path: of the checkpoint.
@@ -68,7 +75,7 @@ def judge(
     data.normalise(stored["mean"], stored["std"])
     module = SegmentationModule(model, task, channels_last=device.channels_last, inference=wanted.inference, decision=decision)
     counting = Counting(data.sources[wanted.split].names, task, decision, wanted.boundary)
-    callbacks: list[Callback] = [counting]
+    callbacks: list[Callback] = [Together(), counting]
     if wanted.overlays:
         callbacks.append(Overlays(data.dataset(wanted.split), task, wanted.overlays, out / "overlays", decision))
     if sys.stdout.isatty():
@@ -91,6 +98,8 @@ def judge(
             raise
         raise UserError(f"{path}: {error}") from None
     counting.gather()
+    if device.place.rank > 0:
+        wanted = replace(wanted, bootstrap=0, gallery=0)  # the leading process draws and tells for all
     figures = {**module.figures, **counting.figures()}
     evaluated = Evaluated(
         name=_name(path),
@@ -163,7 +172,7 @@ def _intervals(table: ImageTable, task: TaskConfig, draws: int) -> dict[str, tup
 
 
 def _shown(
-    chosen: list[tuple[int, Why]], module: SegmentationModule, data: SegmentationData, split: str, table: ImageTable, device: Device
+    chosen: list[tuple[int, Why]], module: SegmentationModule, data: SegmentationData, split: str, table: ImageTable, device: PlacedDevice
 ) -> list[Shown]:
     """The pictures of a gallery; predicted again, for logits are not kept."""
     dataset, position = data.dataset(split), {name: index for index, name in enumerate(data.sources[split].names)}

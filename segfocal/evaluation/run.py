@@ -6,17 +6,19 @@ import errno
 import math
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from segfocal import checkpoint as checkpoints
 from segfocal.config.run import EvaluateConfig, Split, TrainConfig
 from segfocal.data.datamodule import SegmentationData
-from segfocal.devices import Device, resolve
 from segfocal.errors import UserError
 from segfocal.evaluation.answer import answer
 from segfocal.evaluation.data import check, check_same, open_data
 from segfocal.evaluation.judge import Wanted, judge
+from segfocal.parallel.devices import PlacedDevice, placed
+from segfocal.parallel.share import check_share
+from segfocal.parallel.team import join
 from segfocal.quiet import quieten, talk_on_stderr
 from segfocal.rundir import shown_path
 from segfocal.switches import kernels_told
@@ -32,7 +34,7 @@ def evaluate(config: EvaluateConfig, run_dir: Path) -> float:
 
     Args:
         config: which checkpoints, which split, which data.
-        run_dir: a directory of its own for figures, tables, report and pictures.
+        run_dir: a directory of its own for figures, tables, report and pictures. Of several processes the leading one's is taken by all.
 
     Returns:
         The mean IoU of the first; NaN where no class is there.
@@ -54,13 +56,17 @@ def evaluate(config: EvaluateConfig, run_dir: Path) -> float:
     wanted = Wanted(
         config.split, config.inference, config.boundary, config.bootstrap, config.overlays, config.gallery if config.report else 0
     )
-    judged = []
-    with all_or_nothing(run_dir):
+    device = placed(config.profile)
+    team = join(device.place, device.accelerator, device.torch_device)
+    run_dir, judged = Path(team.told(str(run_dir.absolute()))), []
+    with all_or_nothing(run_dir) if team.leads else nullcontext():
         for number, (path, content, model, data) in enumerate(zip(paths, contents, models, opened, strict=True)):
-            check(data, config.split)
-            device = resolve(config.profile, workers=data.config.num_workers)
+            with team.one_first():
+                check(data, config.split)
+            check_share(config.split, len(data.sources[config.split]), device.place)
             judged.append(judge(path, content, model, device, data, wanted, run_dir if len(paths) == 1 else run_dir / str(number)))
-        answer(judged, run_dir, config.bootstrap, config.report, config.json)
+        if team.leads:
+            answer(judged, run_dir, config.bootstrap, config.report, config.json)
     value = judged[0].evaluated.figures["iou_macro"]
     return math.nan if value is None else value
 
@@ -83,9 +89,10 @@ def all_or_nothing(run_dir: Path) -> Iterator[None]:
         raise
 
 
-def evaluate_trained(path: Path, split: Split, config: TrainConfig, device: Device, data: SegmentationData, run_dir: Path) -> None:
+def evaluate_trained(path: Path, split: Split, config: TrainConfig, device: PlacedDevice, data: SegmentationData, run_dir: Path) -> None:
     """Evaluate the checkpoint that a training has come to, into its own directory."""
     wanted = Wanted(split, config.inference, bootstrap=DRAWS, overlays=config.callbacks.overlays, gallery=GALLERY if config.report else 0)
     content = checkpoints.read(path)
     judged = judge(path, content, checkpoints.rebuild(content, path), device, data, wanted, run_dir)
-    answer([judged], run_dir, DRAWS, config.report)
+    if device.place.rank == 0:
+        answer([judged], run_dir, DRAWS, config.report)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import re
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from segfocal.parallel.launch import PARENT
 from segfocal.rundir import RESULT
 from segfocal.sweeps.record import Job, State
 
@@ -23,7 +23,6 @@ CONSOLE = "console.log"
 EPOCH = re.compile(r"epoch (\d+) of (\d+)")
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit codes of a job that ended when it was asked to
 GRACE = 60.0  # seconds that a job has to end in when it is asked to
-DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 
 
 @dataclass
@@ -44,9 +43,10 @@ class Running:
         command: the words of its command line.
         directory: that it writes into.
         env: its environment.
+        pipe: whose end tells it that the sweep is gone.
     """
 
-    def __init__(self, job: Job, command: Sequence[str], directory: Path, env: dict[str, str]) -> None:
+    def __init__(self, job: Job, command: Sequence[str], directory: Path, env: dict[str, str], pipe: int) -> None:
         self.job, self.directory = job, directory
         self.started = time.monotonic()
         directory.mkdir(parents=True)
@@ -56,9 +56,9 @@ class Running:
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=subprocess.STDOUT,
-                env=env,
+                env={**env, PARENT: str(pipe)},
+                pass_fds=[pipe],
                 start_new_session=True,  # Ctrl-C comes to the sweep, which passes it on
-                preexec_fn=_end_with_parent,
             )
 
     @property
@@ -106,7 +106,7 @@ def quoted(path: Path) -> str:
 
 
 def last_words(console: Path) -> str:
-    """The line that says why a job failed: the last of a traceback, the first of what the user can mend."""
+    """The line that says why a job failed: the last one of a traceback, and of what the user can mend."""
     lines = [line.strip() for line in _tail(console).splitlines() if line.strip()]
     return lines[-1][:300] if lines else "no word"
 
@@ -127,9 +127,3 @@ def _tail(path: Path, size: int = 2**14) -> str:
             return file.read().decode(errors="replace")
     except OSError:
         return ""
-
-
-def _end_with_parent() -> None:
-    """A sweep that is killed leaves no job behind, where the system has a way: Linux."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGINT)

@@ -14,6 +14,7 @@ from types import FrameType
 
 from segfocal.config.sweep import SweepConfig
 from segfocal.errors import UserError
+from segfocal.parallel.launch import held_pipe
 from segfocal.sweeps.process import GRACE, Running, quoted
 from segfocal.sweeps.record import Job, Record
 from segfocal.sweeps.watch import Watch
@@ -126,20 +127,20 @@ def run_jobs(record: Record, queue: Queue, program: Sequence[str], slots: Slots,
         UserError: the queue cannot go on; likewise.
     """
     running: dict[int, Running] = {}
-    job: Job | None
     usual = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        while True:
-            for slot in sorted(set(range(slots.count)) - set(running)):
-                if job := queue.next():
-                    running[slot] = _start(record, job, program, {**slots.environment(slot), **queue.environment(job)})
-            if not running:
-                break
-            watch.show(record, list(running.values()))
-            time.sleep(LOOK_EVERY)
-            for slot in list(running):
-                if _ended(record, queue, running[slot]):
-                    watch.ended(running.pop(slot).job)
+        with held_pipe() as pipe:
+            while True:
+                for slot in sorted(set(range(slots.count)) - set(running)):
+                    if job := queue.next():
+                        running[slot] = _start(record, job, program, {**slots.environment(slot), **queue.environment(job)}, pipe)
+                if not running:
+                    break
+                watch.show(record, list(running.values()))
+                time.sleep(LOOK_EVERY)
+                for slot in list(running):
+                    if _ended(record, queue, running[slot]):
+                        watch.ended(running.pop(slot).job)
     except (Stopped, UserError):
         for number in usual:
             signal.signal(number, signal.SIG_IGN)  # once is enough: what follows takes seconds
@@ -154,14 +155,14 @@ def _stop(number: int, frame: FrameType | None) -> None:
     raise Stopped(number)
 
 
-def _start(record: Record, job: Job, program: Sequence[str], env: dict[str, str]) -> Running:
+def _start(record: Record, job: Job, program: Sequence[str], env: dict[str, str], pipe: int) -> Running:
     before = record.directory / job.directory if job.directory else None
     job.attempts += 1
     job.directory = str(job.number) if job.attempts == 1 else f"{job.number}-{job.attempts}"
     words = [*program, *job.overrides, *_going_on(job, before)]
     job.state, job.failure, job.objective = "running", None, None
     record.save()
-    return Running(job, words, record.directory / job.directory, env)
+    return Running(job, words, record.directory / job.directory, env, pipe)
 
 
 def _going_on(job: Job, before: Path | None) -> list[str]:

@@ -30,6 +30,7 @@ BESIDES = {
     ("experiment", "camvid"): ["data.root=/path"],
     ("experiment", "cracks"): ["data.root=/path"],
     ("experiment", "cracks_potholes"): ["data.root=/path"],
+    ("strategy", "fsdp"): ["callbacks.ema=null"],
     ("loss", "sum"): ["loss.terms=[{name:ce}]"],
     ("loss", "recall_ce"): ["task=multiclass"],
     ("loss", "logit_adjusted_ce"): ["loss.prior=[0.1]"],

@@ -253,6 +253,23 @@ def test_without_a_compiler_a_line_is_logged_once_and_chunks_are_used(monkeypatc
     assert [record.message for record in caplog.records] == ["losses are not compiled on cpu, and run in chunks instead: no C++ compiler"]
 
 
+@pytest.fixture
+def traced_alone(monkeypatch):
+    """How often a function may be compiled is counted where it is traced: no machine code is needed to see it, which takes 4 s each."""
+    compile_ = torch.compile
+
+    def traced(function, fullgraph, options):
+        return compile_(
+            function, fullgraph=fullgraph, backend=lambda graph, inputs: graph.forward
+        )  # another one each time, as with options
+
+    monkeypatch.setattr(torch, "compile", traced)
+    backend._compiled.cache_clear()
+    yield
+    backend._compiled.cache_clear()
+
+
+@pytest.mark.usefixtures("traced_alone")
 def test_many_settings_in_one_process_stay_compiled():
     """A sweep of gamma: torch gives up on a function that was compiled eight times."""
     logits, target = sample("binary", dtype=torch.float32)
@@ -261,6 +278,7 @@ def test_many_settings_in_one_process_stay_compiled():
     assert not backend._broken
 
 
+@pytest.mark.usefixtures("traced_alone")
 def test_one_loss_that_sees_many_kinds_of_batches_stays_compiled():
     loss = FocalLoss("binary", backend="compiled")
     for shape in ((2, 8, 8), (1, 8, 9), (3, 1, 8), (2, 8, 1)):

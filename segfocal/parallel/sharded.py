@@ -1,0 +1,48 @@
+"""Weights, gradients and the optimiser's state divided among devices, by torch's `fully_shard`."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from timm.layers import convert_sync_batchnorm  # type: ignore[attr-defined]
+from torch import nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
+
+from segfocal.module import SegmentationModule
+
+
+class ShardedModule(SegmentationModule):
+    """Encoder, decoder and head are put together from their shares, one after the other, when their turn comes.
+
+    In validation, where processes have unequal numbers of batches and tiles, each has all of the weights.
+    """
+
+    def configure_model(self) -> None:
+        """Called by Lightning when the devices are known."""
+        assert self.device_mesh is not None
+        mesh = self.device_mesh["data_parallel"]
+        for part in self.model.children():
+            if any(True for _ in part.parameters()):
+                fully_shard(part, mesh=mesh)
+        fully_shard(self.model, mesh=mesh, reshard_after_forward=False)
+
+    def on_validation_epoch_start(self) -> None:
+        for unit in self._units():
+            unit.set_reshard_after_forward(False, recurse=False)
+            unit.unshard()
+        super().on_validation_epoch_start()
+
+    def on_validation_epoch_end(self) -> None:
+        super().on_validation_epoch_end()
+        for unit in self._units():
+            unit.reshard()
+            unit.set_reshard_after_forward(cast("nn.Module", unit) is not self.model, recurse=False)
+
+    def _units(self) -> list[FSDPModule]:
+        return [part for part in self.model.modules() if isinstance(part, FSDPModule)]
+
+
+def with_synchronised_batchnorm(model: nn.Module) -> nn.Module:
+    """Every BatchNorm takes its statistics over all processes; timm's, which hold an activation, keep it."""
+    converted: nn.Module = convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    return converted
