@@ -66,7 +66,9 @@ def mistakes_of_jobs(schema: type, config_name: str, jobs: list[list[str]]) -> l
     problems: list[str] = []
     parser = OverridesParser.create()
     for job in jobs[:MOST_JOBS_CHECKED]:
-        problems += [line for line in _mistakes_of_job(schema, config_name, parser.parse_overrides(job)) if line not in problems]
+        problems += [
+            line for line in _mistakes_of_job(schema, config_name, parser.parse_overrides(job), lambda config: []) if line not in problems
+        ]
     return problems
 
 
@@ -76,7 +78,10 @@ def sweeps(overrides: list[str]) -> list[str]:
     if any(item.key_or_group == "hydra.mode" for item in parsed):
         return []
     lines = [item.input_line or "" for item in parsed if item.is_sweep_override()]
-    return [
+    searches = [
+        item for item in parsed if item.key_or_group == "sweep.sampler" or (item.key_or_group == "sweep" and item.value() != "grid")
+    ]
+    return [f"{item.input_line}: a search is what -m does" for item in searches] + [
         f"{line}: several values are tried one after another by -m; a list stands in brackets, '{key}=[{value}]'"
         for line in lines
         for key, _, value in [line.partition("=")]

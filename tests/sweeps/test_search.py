@@ -15,6 +15,7 @@ import pytest
 from optuna.trial import TrialState
 
 from segfocal import checkpoint as checkpoints
+from segfocal.config.parse import sweeps
 from segfocal.config.sweep import Conditional, SweepConfig
 from segfocal.engine import fit
 from segfocal.errors import UserError
@@ -103,6 +104,8 @@ def test_mistakes_are_said_before_the_first_job(sweep: Sweep, tmp_path: Path, ov
 
 
 def test_the_grid_takes_no_interval(sweep: Sweep) -> None:  # noqa: F811
+    assert sweeps(["sweep=asha", "seed=1"]) == ["sweep=asha: a search is what -m does"]
+    assert sweeps(["sweep=grid", "sweep.jobs=2"]) == []  # which each job is told
     done = sweep("loss.gamma=interval(0,5)")
     assert (done.code, done.err) == (2, "loss.gamma=interval(0,5): an interval is for a search: sweep.sampler=tpe\n")
 
