@@ -5,10 +5,10 @@ Hydra takes plug-ins from the package hydra_plugins alone, wherever parts of it 
 
 from __future__ import annotations
 
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
@@ -21,8 +21,8 @@ from segfocal.config.sweep import SweepConfig
 from segfocal.errors import UserError
 from segfocal.rundir import shown_path
 from segfocal.sweeps.answer import write_answer
-from segfocal.sweeps.record import Job, Record, command_of, job_key, lock, read, swept_keys
-from segfocal.sweeps.run import Stopped, run_jobs, slots_of
+from segfocal.sweeps.record import LOCK, Job, Record, command_of, job_key, lock, read, swept_keys
+from segfocal.sweeps.run import Queue, Stopped, run_jobs, slots_of
 from segfocal.sweeps.watch import Watch
 
 MISTAKE = 2
@@ -42,46 +42,62 @@ class ProcessLauncher(Launcher):
         self.config, self.context = config, hydra_context
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        try:
-            jobs = self._launch([list(overrides) for overrides in job_overrides])
-        except UserError as error:
-            print(error, file=sys.stderr)
-            sys.exit(MISTAKE)
-        if any(job.state != "finished" for job in jobs):
-            sys.exit(1)
-        return [JobReturn(overrides=job.overrides, status=JobStatus.COMPLETED, _return_value=job.objective) for job in jobs]
+        asked: list[Job] = []
+        lines = [list(overrides) for overrides in job_overrides]
 
-    def _launch(self, job_overrides: list[list[str]]) -> list[Job]:
+        def queue_of(record: Record, config: SweepConfig) -> Queue:
+            asked.extend(record.add(self.key_of(overrides), overrides) for overrides in lines)
+            left = [job for job in asked if job.state != "finished" and (config.retry_failed or job.state != "failed")]
+            if len(left) < len(asked):
+                print(f"{len(asked) - len(left)} of {len(asked)} jobs have ended before, in {shown_path(record.directory)}", flush=True)
+            return Queue(left)
+
+        self.run(queue_of, swept_keys(lines))
+        if any(job.state != "finished" for job in asked):
+            sys.exit(1)
+        return [JobReturn(overrides=job.overrides, status=JobStatus.COMPLETED, _return_value=job.objective) for job in asked]
+
+    def run(self, queue_of: Callable[[Record, SweepConfig], Queue], keys: list[str]) -> Record:
+        """Run the jobs of a queue to their end, and write what they came to; the process ends where it is asked to.
+
+        Args:
+            queue_of: makes the queue of the sweep's record.
+            keys: what the jobs differ in.
+        """
         config = self.config
         assert config is not None
-        sweep = parse(SweepConfig, config.sweep)
         directory = Path(config.hydra.sweep.dir).absolute()
-        holding = lock(directory)
+        directory.mkdir(parents=True, exist_ok=True)
         try:
-            record = self._record(directory, config)
-            asked = [record.add(job_key(self._plain(overrides)), overrides) for overrides in job_overrides]
-            left = [job for job in asked if job.state != "finished" and (sweep.retry_failed or job.state != "failed")]
-            if len(left) < len(asked):
-                print(f"{len(asked) - len(left)} of {len(asked)} jobs have ended before, in {shown_path(directory)}", flush=True)
-            slots = slots_of(sweep, config.profile.accelerator in ("auto", "gpu"))
-            record.save()
-            with Watch(swept_keys(job_overrides)) as watch:
-                run_jobs(record, left, _program(), slots, watch)
+            sweep = parse(SweepConfig, config.sweep)
+            holding = lock(directory)
+            try:
+                record = self._record(directory, config, sweep)
+                slots = slots_of(sweep, config.profile.accelerator in ("auto", "gpu"))
+                queue = queue_of(record, sweep)
+                record.save()
+                with Watch(keys) as watch:
+                    run_jobs(record, queue, _program(), slots, watch)
+            finally:
+                holding.close()
+        except UserError as error:
+            print(error, file=sys.stderr)
+            if [path.name for path in directory.iterdir()] == [LOCK]:
+                shutil.rmtree(directory)  # it was made for a sweep that never was
+            sys.exit(MISTAKE)
         except Stopped as stopped:
             write_answer(record, page=False)
             print(f"interrupted: the same command goes on with what is left, in {shown_path(directory)}", flush=True)
             sys.exit(128 + stopped.number)
-        finally:
-            holding.close()
         write_answer(record, page=bool(config.get("report", True)))
-        return asked
+        return record
 
-    def _record(self, directory: Path, config: DictConfig) -> Record:
+    def _record(self, directory: Path, config: DictConfig, sweep: SweepConfig) -> Record:
         program = str(config.hydra.job.name)
         command = command_of(parted(sys.argv[1:])[1])
         known = read(directory)
         if known is None:
-            return Record(directory, program, command, str(config.get("objective", "iou_macro")))
+            return Record(directory, program, command, str(config.get("objective", "iou_macro")), others=sweep.also)
         if (known.program, known.command) != (program, command):
             raise UserError(
                 f"sweep.dir={shown_path(directory)}: holds another sweep, of `{known.program}.py -m {' '.join(known.command)}`: "
@@ -92,13 +108,14 @@ class ProcessLauncher(Launcher):
                 job.state, job.failure = "interrupted", "killed with the sweep"
         return known
 
-    def _plain(self, overrides: list[str]) -> dict[str, Any]:
+    def key_of(self, overrides: list[str]) -> str:
+        """What a job's command line is recognised by."""
         assert self.context is not None and self.config is not None
         composed = self.context.config_loader.load_sweep_config(self.config, overrides)
         names = [str(name) for name in composed if name != "hydra"]
         plain = OmegaConf.to_container(OmegaConf.masked_copy(composed, names), resolve=True)
         assert isinstance(plain, dict)
-        return {str(name): value for name, value in plain.items()}
+        return job_key({str(name): value for name, value in plain.items()})
 
 
 def _program() -> list[str]:

@@ -21,6 +21,7 @@ from segfocal.data.dataset import Batch, SegmentationDataset
 from segfocal.decision import Decision, labels_of
 from segfocal.parallel.callbacks import Together, of_all_processes
 from segfocal.report.overlay import Picture, sheet, visible
+from segfocal.sweeps.trial import Reporter, TrialOfJob
 
 log = logging.getLogger("segfocal")
 
@@ -44,6 +45,8 @@ def build_callbacks(config: TrainConfig, run_dir: Path, validation: Segmentation
     if config.logger.csv or config.logger.tensorboard:
         callbacks.append(LearningRateMonitor("step"))
     callbacks.append(EpochLine(config.objective))
+    if trial := TrialOfJob.of_this_process():
+        callbacks.append(Reports(trial))
     if sys.stdout.isatty():
         callbacks.append(ProgressBar(leave=False))
     return callbacks
@@ -106,6 +109,24 @@ class EpochLine(Callback):
             f"{name.replace('iou_rarest', 'IoU of the rarest class')} {figures[name]:.4f}" for name in names if name in figures
         )
         log.info("epoch %d of %s  %s", trainer.current_epoch + 1, trainer.max_epochs, shown)
+
+
+class Reports(Callback):
+    """A job of a search tells its study of each validation, and stops where that says so.
+
+    Args:
+        trial: of this process.
+    """
+
+    def __init__(self, trial: TrialOfJob) -> None:
+        self.reporter = Reporter(trial)
+        self.pruned: int | None = None
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        epoch = trainer.current_epoch + 1
+        stop = trainer.is_global_zero and self.reporter.report(epoch, trainer.callback_metrics) and epoch != trainer.max_epochs
+        if trainer.strategy.reduce_boolean_decision(stop, all=False):
+            self.pruned, trainer.should_stop = epoch, True
 
 
 class Overlays(Callback):

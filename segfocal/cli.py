@@ -26,6 +26,7 @@ from segfocal.parallel import ending
 from segfocal.parallel.launch import end_with_parent, launch
 from segfocal.parallel.place import here, processes_to_start, started_problems
 from segfocal.rundir import RESULT
+from segfocal.sweeps.trial import Pruned
 
 # Where torch_npu is installed, torch would import it, whatever the profile: even broken, and in every process that loads data.
 os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
@@ -116,6 +117,7 @@ def job(function: Callable[[DictConfig], float]) -> Callable[[DictConfig], float
     @functools.wraps(function)
     def wrapped(composed: DictConfig) -> float:
         place = here()
+        told = {}
         try:
             value = function(composed)
         except UserError as error:
@@ -131,12 +133,14 @@ def job(function: Callable[[DictConfig], float]) -> Callable[[DictConfig], float
             if place.world > 1:
                 ending.end(error, INTERRUPTED)
             sys.exit(INTERRUPTED)
+        except Pruned as pruned:
+            value, told = math.nan, {"pruned": pruned.epoch}
         except Exception as error:
             if place.world > 1:
                 ending.end(error, 1)
             raise
         if place.rank == 0:
-            result = {"objective": composed.get("objective"), "value": None if math.isnan(value) else value}
+            result = {"objective": composed.get("objective"), "value": None if math.isnan(value) else value, **told}
             (run_dir() / RESULT).write_text(json.dumps(result), encoding="utf-8")
         return value
 

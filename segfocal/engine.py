@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from omegaconf import OmegaConf
 
 from segfocal import checkpoint as checkpoints
-from segfocal.callbacks import build_callbacks
+from segfocal.callbacks import Reports, build_callbacks
 from segfocal.compiling import compile_model, mode_of
 from segfocal.config.loss_sum import balanced
 from segfocal.config.run import Split, TrainConfig
@@ -40,6 +40,7 @@ from segfocal.parallel.share import check_shares
 from segfocal.parallel.team import join
 from segfocal.quiet import quieten
 from segfocal.rundir import shown_path
+from segfocal.sweeps.trial import Pruned
 from segfocal.switches import kernels_told
 from segfocal.weights import normalization
 
@@ -59,6 +60,7 @@ def fit(config: TrainConfig, run_dir: Path) -> float:
 
     Raises:
         UserError: anything that the user can mend.
+        Pruned: the study of a search has stopped it.
     """
     started = time.monotonic()
     quieten()
@@ -122,12 +124,20 @@ def fit(config: TrainConfig, run_dir: Path) -> float:
             f"strategy=ddp: model={config.model.name} with model.encoder={config.model.encoder} has weights that its output does not depend "
             "on: strategy.find_unused_parameters=true"
         ) from None
+    stop_pruned(trainer)
     best = run_dir / "checkpoints" / "best.ckpt"
     split: Split = "test" if config.trainer.test and "test" in data.sources else "val"
     evaluate_trained(best, split, config, device, data, run_dir)
     objective = best_value(trainer)
     log.info("%s %.4f at its best, %.1f minutes in all", config.objective, objective, (time.monotonic() - started) / 60)
     return objective
+
+
+def stop_pruned(trainer: Trainer) -> None:
+    """Raise Pruned where the study of a search has stopped this training."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning's Trainer has them
+        if isinstance(callback, Reports) and callback.pruned is not None:
+            raise Pruned(callback.pruned)
 
 
 def best_value(trainer: Trainer) -> float:

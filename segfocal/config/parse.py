@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -61,13 +61,27 @@ def mistakes(schema: type, config_name: str, overrides: list[str], look: Callabl
     return problems
 
 
+def mistakes_of_jobs(schema: type, config_name: str, jobs: list[list[str]]) -> list[str]:
+    """Every mistake of jobs, a line each; for use while Hydra runs."""
+    problems: list[str] = []
+    parser = OverridesParser.create()
+    for job in jobs[:MOST_JOBS_CHECKED]:
+        problems += [
+            line for line in _mistakes_of_job(schema, config_name, parser.parse_overrides(job), lambda config: []) if line not in problems
+        ]
+    return problems
+
+
 def sweeps(overrides: list[str]) -> list[str]:
     """A line for each override that only a sweep takes, unless it is said that this is one."""
     parsed, _ = _parse_overrides(overrides)
     if any(item.key_or_group == "hydra.mode" for item in parsed):
         return []
     lines = [item.input_line or "" for item in parsed if item.is_sweep_override()]
-    return [
+    searches = [
+        item for item in parsed if item.key_or_group == "sweep.sampler" or (item.key_or_group == "sweep" and item.value() != "grid")
+    ]
+    return [f"{item.input_line}: a search is what -m does" for item in searches] + [
         f"{line}: several values are tried one after another by -m; a list stands in brackets, '{key}=[{value}]'"
         for line in lines
         for key, _, value in [line.partition("=")]
@@ -121,7 +135,10 @@ def _quoted(override: str) -> str:
 
 
 def _values(override: Override) -> list[str]:
-    """What an override says, or each of what a sweep says."""
+    """What an override says, or each of what a sweep says; of an interval, its ends."""
+    value = override.value()
+    if isinstance(value, IntervalSweep):
+        return [repr(value.start), repr(value.end)]
     return list(override.sweep_string_iterator()) if override.is_sweep_override() else [str(override.value())]
 
 

@@ -165,7 +165,8 @@ class TrainConfig:
             )
         problems += self._device_problems() + self._finding_problems()
         if self.task.classes is not None:
-            problems += objective_problems(self.objective, self.task.name, self.task.classes)
+            for objective in [self.objective, *self.sweep.also]:
+                problems += objective_problems(objective, self.task.name, self.task.classes)
         problems += self.data.problems(self.task) + check_loss(self.loss, self.task) + unwritable(self.out)
         problems += strategy_problems(self.strategy, self.trainer.devices, self.profile, self.trainer.precision, self.callbacks.ema)
         if problems:
@@ -229,6 +230,8 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         if not self.ckpt:
             raise ValueError("ckpt is not said: which checkpoint to evaluate, as in ckpt=runs/<run> or ckpt=best.ckpt")
+        if self.sweep.sampler:
+            raise ValueError(f"sweep.sampler={self.sweep.sampler}: is for train.py: an evaluation has no objective")
         if len(set(self.ckpts)) != len(self.ckpts):
             raise ValueError(f"ckpt={self.ckpt}: the same checkpoint twice")
         if 0 < self.bootstrap < FEWEST:

@@ -64,6 +64,11 @@ def register_schemas() -> None:
     store.store(
         group="hydra/launcher", name="processes", node={"_target_": "hydra_plugins.segfocal_launcher.ProcessLauncher"}
     )  # as Hydra has it
+    store.store(
+        group="hydra/sweeper",
+        name="search",
+        node={"_target_": "hydra_plugins.segfocal_sweeper.SearchSweeper", "max_batch_size": None, "params": None},
+    )
     OmegaConf.register_new_resolver("new_dir", new_dir, replace=True)
     OmegaConf.register_new_resolver("sweep_dir", sweep_dir, replace=True)
     OmegaConf.register_new_resolver("options", options, replace=True)

@@ -15,9 +15,9 @@ from rich.text import Text
 
 from segfocal.report.table import written
 from segfocal.rundir import shown_path
-from segfocal.sweeps.compare import SEED, Group, best_first, groups_of, sign_of, value_of
+from segfocal.sweeps.compare import SEED, Group, best_first, groups_of, pareto, sign_of, value_of
 from segfocal.sweeps.process import quoted
-from segfocal.sweeps.record import Job, Record, said_by, says_how, swept_keys
+from segfocal.sweeps.record import Job, Record, brief, said_by, says_how, swept_keys
 
 UNKNOWN = "–"
 
@@ -87,20 +87,27 @@ def write_answer(record: Record, page: bool = True) -> None:
 def table(answer: Answer) -> Table:
     """A row for each group, or where no seed is varied for each job."""
     record = answer.record
-    drawn = Table(title=f"{len(record.jobs)} jobs, best first")
-    numbers = ["sd", "seeds", "to the best", "p"] if answer.seeds else []
-    for header in ("" if answer.seeds else "job", *answer.keys, record.objective, *(numbers or ["directory"])):
+    front = pareto(record) if record.others and not answer.seeds else set()
+    drawn = Table(title=f"{len(record.jobs)} jobs, best first" + (f"; {len(front)} that no other betters: *" if front else ""))
+    numbers = ["sd", "seeds", "to the best", "p"] if answer.seeds else list(record.others)
+    for header in ("" if answer.seeds else "job", *answer.keys, record.objective, *numbers, *([] if answer.seeds else ["directory"])):
         right = header in ("", "job", record.objective, *numbers)
         drawn.add_column(Text(header), overflow="fold", justify="right" if right else "left", no_wrap=header in numbers)
     for place, group in enumerate(answer.groups, start=1):
         job = group.jobs[0]
-        values = [Text(value) for value in group.values]
+        values = [Text(brief(value)) for value in group.values]
         if answer.seeds:
             drawn.add_row(str(place), *values, *figures(group))
         else:
             where = shown_path(record.directory / job.directory) if job.directory else ""
-            drawn.add_row(str(job.number), *values, shown(job), Text(where))
+            label = f"{'*' if job.number in front else ''}{job.number}"
+            drawn.add_row(label, *values, shown(job), *map(number, _others(record, job)), Text(where))
     return drawn
+
+
+def _others(record: Record, job: Job) -> list[float | None]:
+    """What a job came to in the further objectives."""
+    return [*job.others, *[None] * (len(record.others) - len(job.others))]
 
 
 def figures(group: Group) -> list[str]:
@@ -122,7 +129,7 @@ def number(value: float | None) -> str:
 def shown(job: Job) -> str:
     """Its objective, or why it has none."""
     value = value_of(job)
-    return job.state if job.state != "finished" else "undefined" if value is None else f"{value:.4f}"
+    return job.said if job.state != "finished" else "undefined" if value is None else f"{value:.4f}"
 
 
 def least_p(answer: Answer) -> str:
@@ -157,12 +164,15 @@ def as_csv(answer: Answer) -> str:
     swept = [*answer.keys, *([SEED] if answer.seeds else [])]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["job", *swept, answer.record.objective, *own, "directory", "state", "failure", "seconds"])
+    record = answer.record
+    writer.writerow(["job", *swept, record.objective, *record.others, *own, "directory", "state", "failure", "seconds"])
     for group in answer.groups:
         difference = group.difference
         of_group = [group.mean, group.deviation, len(group.by_seed), difference and difference.value, difference and difference.p]
         for job in group.jobs:
             said = said_by(job)
             end = [job.directory, job.state, job.failure, round(job.seconds, 1)]
-            writer.writerow([job.number, *(said.get(key, "") for key in swept), value_of(job), *(of_group if own else []), *end])
+            writer.writerow(
+                [job.number, *(said.get(key, "") for key in swept), value_of(job), *_others(record, job), *(of_group if own else []), *end]
+            )
     return text.getvalue()

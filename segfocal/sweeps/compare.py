@@ -78,9 +78,26 @@ def sign_of(record: Record) -> int:
 
 
 def best_first(record: Record) -> list[Job]:
-    """Jobs by their objective; after them, by number, those that have none."""
-    sign = sign_of(record)
-    return sorted(record.jobs, key=lambda job: ((value := value_of(job)) is None, -sign * (value or 0.0), job.number))
+    """Jobs by their objective, of several objectives those first that none betters in all; after them, by number, those that have none."""
+    sign, front = sign_of(record), pareto(record)
+    return sorted(
+        record.jobs, key=lambda job: ((value := value_of(job)) is None, job.number not in front, -sign * (value or 0.0), job.number)
+    )
+
+
+def pareto(record: Record) -> set[int]:
+    """The numbers of the jobs that no other betters: at least as good in every objective, and better in one."""
+    signs = [1 if name == MINIMISED else -1 for name in (record.objective, *record.others)]
+    scores = {
+        job.number: [sign * value for sign, value in zip(signs, (first, *job.others), strict=True)]
+        for job in record.jobs
+        if (first := value_of(job)) is not None and len(job.others) == len(record.others)
+    }
+
+    def bettered(score: list[float]) -> bool:
+        return any(other != score and all(a <= b for a, b in zip(other, score, strict=True)) for other in scores.values())
+
+    return {number for number, score in scores.items() if not bettered(score)}
 
 
 def groups_of(record: Record, keys: Sequence[str]) -> list[Group]:

@@ -52,7 +52,8 @@ def tiles(answer: Answer) -> list[dict[str, str]]:
     record, best = answer.record, answer.best
     assert best is not None
     counts = {
-        state: sum(job.state == state for job in record.jobs) for state in ("finished", "failed", "interrupted", "running", "waiting")
+        state: sum(job.state == state for job in record.jobs)
+        for state in ("finished", "pruned", "failed", "interrupted", "running", "waiting")
     }
     seconds = sum(job.seconds for job in record.jobs)
     return [
@@ -73,7 +74,7 @@ def tiles(answer: Answer) -> list[dict[str, str]]:
             "question": "How long?",
             "value": clock(seconds),
             "unit": "of all jobs together",
-            "note": f"{clock(seconds / max(1, counts['finished'] + counts['failed']))} a job",
+            "note": f"{clock(seconds / max(1, counts['finished'] + counts['pruned'] + counts['failed']))} a job",
         },
     ]
 

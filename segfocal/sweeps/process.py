@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from segfocal.parallel.launch import PARENT
 from segfocal.rundir import RESULT
@@ -31,6 +32,7 @@ class Outcome:
     state: State
     objective: float | None
     failure: str | None
+    epoch: int | None = None  # after which it was pruned
 
 
 class Running:
@@ -74,7 +76,8 @@ class Running:
         if code is None:
             return None
         if code == 0:
-            return Outcome("finished", _objective(self.directory), None)
+            result = _result(self.directory)
+            return Outcome("pruned" if "pruned" in result else "finished", result.get("value"), None, result.get("pruned"))
         if code in STOPPED:
             return Outcome("interrupted", None, "interrupted")
         if code < 0:
@@ -108,12 +111,12 @@ def last_words(console: Path) -> str:
     return lines[-1][:300] if lines else "no word"
 
 
-def _objective(directory: Path) -> float | None:
+def _result(directory: Path) -> dict[str, Any]:
     try:
-        value = json.loads((directory / RESULT).read_text(encoding="utf-8"))["value"]
-    except (OSError, ValueError, KeyError):
-        return None
-    return None if value is None else float(value)
+        content: dict[str, Any] = json.loads((directory / RESULT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content
 
 
 def _tail(path: Path, size: int = 2**14) -> str:

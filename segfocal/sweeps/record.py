@@ -14,8 +14,10 @@ from typing import IO, Any, Literal
 from segfocal.errors import UserError
 
 FILE = "sweep.json"
-State = Literal["waiting", "running", "finished", "failed", "interrupted"]
+LOCK = ".lock"
+State = Literal["waiting", "running", "finished", "pruned", "failed", "interrupted"]
 NO_PART = {"hydra", "out", "sweep", "report"}  # of what a job is: where it is written, and how it is run
+SEARCHED = ("sweep=", "sweep.space", "sweep.sampler=", "sweep.also=")  # what a search is, by which it is recognised, too
 
 
 @dataclass
@@ -31,6 +33,9 @@ class Job:
         objective: what it came to; None before, and where the validation masks leave it undefined.
         failure: its last words, where it failed or was interrupted.
         seconds: that all attempts took.
+        trials: of the study, that this is a job of; more than one where the sampler has asked for the same again.
+        others: what it came to in the further objectives of a search.
+        epoch: after which it was pruned.
     """
 
     number: int
@@ -42,10 +47,14 @@ class Job:
     objective: float | None = None
     failure: str | None = None
     seconds: float = 0.0
+    trials: list[int] = field(default_factory=list)
+    others: list[float] = field(default_factory=list)
+    epoch: int | None = None
 
     @property
-    def unfinished(self) -> bool:
-        return self.state != "finished"
+    def said(self) -> str:
+        """The state in words."""
+        return self.state if self.epoch is None else f"{self.state} after epoch {self.epoch}"
 
 
 @dataclass
@@ -57,6 +66,7 @@ class Record:
         command: the overrides of the sweep, without those of `sweep`.
         objective: what jobs are compared by.
         jobs: by number.
+        others: further objectives of a search.
     """
 
     directory: Path
@@ -64,6 +74,7 @@ class Record:
     command: list[str]
     objective: str
     jobs: list[Job] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
 
     def add(self, key: str, overrides: list[str]) -> Job:
         """The job of a configuration: the one that is known, or a new one."""
@@ -89,7 +100,7 @@ def job_key(config: dict[str, Any]) -> str:
 
 def command_of(overrides: list[str]) -> list[str]:
     """The overrides of a sweep without those that say how it is run, by which the same command is recognised."""
-    return sorted(line for line in overrides if not says_how(line))
+    return sorted(line for line in overrides if line.startswith(SEARCHED) or not says_how(line))
 
 
 def says_how(override: str) -> bool:
@@ -118,7 +129,9 @@ def read(directory: Path) -> Record | None:
         return None
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
-        return Record(directory, plain["program"], plain["command"], plain["objective"], [Job(**job) for job in plain["jobs"]])
+        return Record(
+            directory, plain["program"], plain["command"], plain["objective"], [Job(**job) for job in plain["jobs"]], plain["others"]
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not the record of a sweep ({type(error).__name__}: {error}): sweep.dir=<another directory>") from None
 
@@ -146,13 +159,21 @@ def swept_keys(overrides: list[list[str]]) -> list[str]:
     return [key for key in keys if len(values[key]) > 1]
 
 
+def brief(value: str) -> str:
+    """A value as a table shows it: numbers that a sampler has drawn, to four digits."""
+    try:
+        return value if len(value) <= 8 else f"{float(value):.4g}"
+    except ValueError:
+        return value
+
+
 def lock(directory: Path) -> IO[str]:
     """Hold the directory for this process, until the file is closed or the process ends.
 
     Raises:
         UserError: another process runs this sweep.
     """
-    file = (directory / ".lock").open("a+", encoding="utf-8")
+    file = (directory / LOCK).open("a+", encoding="utf-8")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -30,6 +30,28 @@ class Stopped(Exception):
         self.number = number
 
 
+class Queue:
+    """What runs next.
+
+    Args:
+        jobs: those of the record to run.
+    """
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self.jobs = list(jobs)
+
+    def next(self) -> Job | None:
+        """The next job; None where there is none left."""
+        return self.jobs.pop(0) if self.jobs else None
+
+    def environment(self, job: Job) -> dict[str, str]:
+        """What a job is told beside its command line."""
+        return {}
+
+    def ended(self, job: Job) -> None:
+        """A job has come to something."""
+
+
 @dataclass
 class Slots:
     """How many jobs run at once, and what each may use.
@@ -90,37 +112,39 @@ def visible_gpus() -> list[str]:
     return [str(number) for number, _ in enumerate(line for line in listed.splitlines() if line.startswith("GPU "))]
 
 
-def run_jobs(record: Record, jobs: list[Job], program: Sequence[str], slots: Slots, watch: Watch) -> None:
+def run_jobs(record: Record, queue: Queue, program: Sequence[str], slots: Slots, watch: Watch) -> None:
     """Run jobs; the record is written whenever one begins or ends.
 
     Args:
         record: of the sweep.
-        jobs: those of it to run.
+        queue: those of it to run.
         program: the words of the command line before a job's overrides.
         slots: how many at once.
         watch: shows how they stand.
 
     Raises:
         Stopped: by SIGINT or SIGTERM, after the running jobs have ended and are recorded.
+        UserError: the queue cannot go on; likewise.
     """
     running: dict[int, Running] = {}
-    waiting = list(jobs)
     usual = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with held_pipe() as pipe:
-            while waiting or running:
+            while True:
                 for slot in sorted(set(range(slots.count)) - set(running)):
-                    if waiting:
-                        running[slot] = _start(record, waiting.pop(0), program, slots.environment(slot), pipe)
+                    if job := queue.next():
+                        running[slot] = _start(record, job, program, {**slots.environment(slot), **queue.environment(job)}, pipe)
+                if not running:
+                    break
                 watch.show(record, list(running.values()))
                 time.sleep(LOOK_EVERY)
                 for slot in list(running):
-                    if _ended(record, running[slot]):
+                    if _ended(record, queue, running[slot]):
                         watch.ended(running.pop(slot).job)
-    except Stopped:
+    except (Stopped, UserError):
         for number in usual:
             signal.signal(number, signal.SIG_IGN)  # once is enough: what follows takes seconds
-        _end_all(record, list(running.values()))
+        _end_all(record, queue, list(running.values()))
         raise
     finally:
         for number, handler in usual.items():
@@ -148,22 +172,24 @@ def _going_on(job: Job, before: Path | None) -> list[str]:
     return [] if any(line.startswith("ckpt=") for line in job.overrides) else [f"ckpt={quoted(before)}"]
 
 
-def _ended(record: Record, running: Running) -> bool:
+def _ended(record: Record, queue: Queue, running: Running) -> bool:
     outcome = running.outcome()
     if outcome is None:
         return False
     job = running.job
-    job.state, job.objective, job.failure = outcome.state, outcome.objective, outcome.failure
+    job.state, job.objective, job.failure, job.epoch = outcome.state, outcome.objective, outcome.failure, outcome.epoch
     job.seconds += running.seconds
+    record.save()  # before: a study that has been told and a job that runs again would not agree
+    queue.ended(job)
     record.save()
     return True
 
 
-def _end_all(record: Record, running: list[Running]) -> None:
+def _end_all(record: Record, queue: Queue, running: list[Running]) -> None:
     for each in running:
         each.ask_to_end()
     deadline = time.monotonic() + GRACE
     for each in running:
         each.finish(deadline)
-        with suppress(OSError):  # a full disk: the record says `running`, which is taken as interrupted
-            _ended(record, each)
+        with suppress(OSError, UserError):  # a full disk: the record says `running`, which is taken as interrupted
+            _ended(record, queue, each)

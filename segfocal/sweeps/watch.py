@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 
 from segfocal.sweeps.process import Running
-from segfocal.sweeps.record import Job, Record
+from segfocal.sweeps.record import Job, Record, brief
 
 MOST_ROWS = 20
 
@@ -43,7 +43,7 @@ class Watch:
     def ended(self, job: Job) -> None:
         """Say what a job came to."""
         value = "" if job.objective is None else f" {job.objective:.4f}"
-        said = f"job {job.number} {' '.join(said_of(job, self.keys))}: {job.state}{value}, {job.seconds:.0f} s" + (
+        said = f"job {job.number} {' '.join(said_of(job, self.keys))}: {job.said}{value}, {job.seconds:.0f} s" + (
             f": {job.failure}" if job.failure and job.failure != job.state else ""
         )
         if self.live:
@@ -54,7 +54,8 @@ class Watch:
 
 def said_of(job: Job, keys: list[str]) -> list[str]:
     """The overrides in which a job differs from the others."""
-    return [line for line in job.overrides if line.partition("=")[0].lstrip("+") in keys]
+    said = [line.partition("=") for line in job.overrides]
+    return [f"{key}={brief(value)}" for key, _, value in said if key.lstrip("+") in keys]
 
 
 def table(record: Record, running: list[Running], keys: list[str]) -> Table:

@@ -1,11 +1,13 @@
 """A program like train.py, but for the training: what its jobs do is said by the environment, so that a job takes a second.
 
-TINY_FAULTS: `kill:2,raise:5` kills the job of loss.gamma=2 and lets that of 5 fail; `wait:1` lets it run until it is told to end.
+TINY_FAULTS: `kill:2,raise:5` kills the job of loss.gamma=2 and lets that of 5 fail; `wait:1` lets it run until it is told to end,
+`nan:0` leaves its objective undefined.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import time
@@ -18,6 +20,7 @@ from segfocal.cli import job, run_dir, start
 from segfocal.config.parse import parse
 from segfocal.config.run import TrainConfig
 from segfocal.config.schema import CONF
+from segfocal.sweeps.trial import Pruned, Reporter, TrialOfJob
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
@@ -40,9 +43,15 @@ def main(composed: DictConfig) -> float:
         case "wait":
             Path("waiting").touch()
             time.sleep(60)
+    value = 1 / (1 + gamma) + config.seed / 100
+    if trial := TrialOfJob.of_this_process():  # as the callback of a training does
+        reporter = Reporter(trial)
+        for epoch in range(1, config.trainer.max_epochs + 1):
+            if reporter.report(epoch, {config.objective: value, "val/loss": value}):
+                raise Pruned(epoch)
     time.sleep(float(os.environ.get("TINY_SECONDS", "0")))
     (run_dir() / "seen.json").write_text(json.dumps({**seen, "ckpt": config.ckpt, "started": started, "ended": time.time()}))
-    return 1 / (1 + gamma) + config.seed / 100
+    return math.nan if faults.get(f"{gamma:g}") == "nan" else value
 
 
 if __name__ == "__main__":

@@ -1,0 +1,192 @@
+"""What a search chooses from: the sweeps of Hydra's grammar, `interval(0,5)`, `tag(log,interval(1e-4,1e-2))`, `range(1,8)`, `focal,dice`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.errors import HydraException
+
+from segfocal.config.sweep import Conditional
+from segfocal.errors import UserError, first_line
+from segfocal.nearest import did_you_mean
+
+if TYPE_CHECKING:
+    from optuna import Trial
+
+Number = int | float
+
+
+@dataclass
+class Parameter:
+    """
+    Args:
+        key: of the configuration.
+        choices: values as they are typed; none where it is a range.
+        low, high: of a range, both included; whole numbers where both are.
+        step: of a range; None: any value.
+        log: whether a range is searched by its logarithm.
+        when: what has to be chosen for there to be this parameter.
+    """
+
+    key: str
+    choices: list[str] = field(default_factory=list)
+    low: Number = 0
+    high: Number = 0
+    step: Number | None = None
+    log: bool = False
+    when: dict[str, str] = field(default_factory=dict)
+
+    def suggest(self, trial: Trial) -> str:
+        """The value of a trial, as it is typed."""
+        if self.choices:
+            return str(trial.suggest_categorical(self.key, self.choices))
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            return str(trial.suggest_int(self.key, self.low, self.high, step=int(self.step or 1), log=self.log))
+        return repr(trial.suggest_float(self.key, self.low, self.high, step=self.step, log=self.log))
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value of another study is one of these."""
+        if self.choices:
+            return value in self.choices
+        whole = isinstance(self.low, int) and isinstance(self.high, int)
+        return isinstance(value, int if whole else int | float) and self.low <= value <= self.high
+
+    def ends(self) -> list[str]:
+        """The values between which all others lie; every one where they are named."""
+        return self.choices or list(dict.fromkeys([repr(self.low), repr(self.high)]))
+
+
+@dataclass
+class Space:
+    """
+    Args:
+        parameters: those that others depend on stand before them.
+        fixed: overrides that all trials share.
+    """
+
+    parameters: list[Parameter]
+    fixed: list[str]
+
+    def overrides(self, choose: Callable[[Parameter], str]) -> list[str]:
+        """The command line of a trial, a value chosen for each parameter that there is."""
+        chosen: dict[str, str] = {}
+        for parameter in self.parameters:
+            if all(chosen.get(key) == value for key, value in parameter.when.items()):
+                chosen[parameter.key] = choose(parameter)
+        return [*self.fixed, *(f"{key}={value}" for key, value in chosen.items())]
+
+    def corners(self) -> list[list[str]]:
+        """Command lines in which the ends of every range and every choice occur."""
+        found: list[list[str]] = []
+        for varied in self.parameters:
+            for end in varied.ends():
+                wanted = {**{parameter.key: parameter.ends()[0] for parameter in self.parameters}, **varied.when, varied.key: end}
+                line = self.overrides(lambda parameter, wanted=wanted: wanted[parameter.key])  # type: ignore[misc]
+                if line not in found:
+                    found.append(line)
+        return found
+
+    def plain(self) -> list[dict[str, Any]]:
+        """What two studies of the same space have in common."""
+        return [asdict(parameter) for parameter in self.parameters]
+
+
+def read_space(said: dict[str, str | Conditional], overrides: Sequence[str]) -> Space:
+    """The space of a configuration and a command line; the latter's values go before.
+
+    Args:
+        said: `sweep.space`.
+        overrides: of the command line, without those of `sweep`.
+
+    Raises:
+        UserError: with a line for each mistake.
+    """
+    given = {item.key_or_group: item for item in OverridesParser.create().parse_overrides(list(overrides))}
+    alone = {key: _said(item) for key, item in given.items() if not item.is_sweep_override()}
+    problems: list[str] = []
+    parameters: dict[str, Parameter] = {}
+    for key in dict.fromkeys([*said, *given]):
+        if key in alone:
+            continue
+        entry = said.get(key, "")
+        when = entry.when if isinstance(entry, Conditional) else {}
+        place = str(given[key].input_line) if key in given else f"sweep.space: {key}: {_values(entry)}"
+        try:
+            parameter = _parameter(given.get(key) or _parsed(key, _values(entry)))
+            open_conditions = _conditions(when, parameters, alone)
+        except ValueError as error:
+            problems.append(f"{place}: {error}")
+            continue
+        if open_conditions is not None:
+            parameters[key] = parameter
+            parameter.when = open_conditions
+    if not parameters and not problems:
+        problems.append("sweep.space: there is nothing to search: loss.gamma='interval(0,5)', or another parameter and its values")
+    if problems:
+        raise UserError("\n".join(problems))
+    return Space(list(parameters.values()), [item.input_line or "" for item in given.values() if not item.is_sweep_override()])
+
+
+def _said(item: Override) -> str:
+    return (item.input_line or "").partition("=")[2]
+
+
+def _values(entry: str | Conditional) -> str:
+    return entry.values if isinstance(entry, Conditional) else entry
+
+
+def _parsed(key: str, values: str) -> Override:
+    try:
+        return OverridesParser.create().parse_override(f"{key}={values}")
+    except HydraException as error:
+        raise ValueError(f"not of Hydra's grammar ({first_line(error)})") from None
+
+
+def _parameter(item: Override) -> Parameter:
+    value, key = item.value(), item.key_or_group
+    log = isinstance(value, IntervalSweep | RangeSweep) and "log" in value.tags
+    if isinstance(value, IntervalSweep):
+        assert value.start is not None and value.end is not None
+        return _range(Parameter(key, low=value.start, high=value.end, log=log))
+    if isinstance(value, RangeSweep):
+        numbers: list[Number] = list(value.range())
+        if not numbers:
+            raise ValueError("the range is empty")
+        if log:
+            raise ValueError("a range of steps has no logarithm: tag(log,interval(...)), or int(interval(...)) for whole numbers")
+        return _range(Parameter(key, low=numbers[0], high=numbers[-1], step=value.step))
+    if not item.is_sweep_override():
+        raise ValueError("one value alone: interval(0,5), range(1,8), or several with commas")
+    return Parameter(key, choices=list(dict.fromkeys(item.sweep_string_iterator())))
+
+
+def _range(parameter: Parameter) -> Parameter:
+    low, high = parameter.low, parameter.high
+    if low > high:
+        raise ValueError(f"the lower end {low:g} is above the upper end {high:g}")
+    if parameter.log and low <= 0:
+        raise ValueError(f"a logarithm wants a lower end above 0, not {low:g}")
+    return parameter
+
+
+def _conditions(when: dict[str, str], before: dict[str, Parameter], alone: dict[str, str]) -> dict[str, str] | None:
+    """The conditions that a trial decides on; None where one is not met by any."""
+    remaining = {}
+    for key, value in when.items():
+        if key in alone:
+            if alone[key] != value:
+                return None
+        elif key not in before:
+            raise ValueError(f"when {key}: no parameter before it{did_you_mean(key, before)}")
+        elif value not in before[key].choices:
+            choices = before[key].choices
+            raise ValueError(
+                f"when {key}: {value} is not among its values{did_you_mean(value, choices)}" if choices else f"when {key}: is a range"
+            )
+        else:
+            remaining[key] = value
+    return remaining

@@ -1,0 +1,50 @@
+"""Where studies are kept: a journal file, or a database by its URL."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import optuna
+from optuna.exceptions import StorageInternalError
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+
+from segfocal.errors import UserError, first_line
+
+JOURNAL = "study.log"
+LOST = (StorageInternalError, OSError)  # what is raised where a storage is gone: of databases, of journals
+PATIENCE = 60  # seconds that a process waits for another to release an SQLite file
+
+
+def located(storage: str | None, directory: Path) -> str:
+    """A storage as any process finds it: a URL as it is, the absolute path of a journal."""
+    if storage is None:
+        return str(directory / JOURNAL)
+    return storage if "://" in storage else str(Path(storage).absolute())
+
+
+def printable(storage: str) -> str:
+    """A storage without its password."""
+    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", storage)
+
+
+def open_storage(storage: str, option: str = "sweep.storage") -> BaseStorage:
+    """Open a storage; it is made where there is none.
+
+    Args:
+        storage: as `located` gives it.
+        option: that says it.
+
+    Raises:
+        UserError: it cannot be opened.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        if "://" not in storage:
+            Path(storage).touch()
+            return JournalStorage(JournalFileBackend(storage))
+        options = {"connect_args": {"timeout": PATIENCE}} if storage.startswith("sqlite") else {"pool_pre_ping": True}
+        return RDBStorage(storage, engine_kwargs=options)
+    except Exception as error:  # of the file system, SQLAlchemy, the database's driver
+        raise UserError(f"{option}={printable(storage)}: cannot be opened ({first_line(error)})") from None
