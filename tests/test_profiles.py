@@ -23,7 +23,7 @@ from segfocal.config.parse import mistakes
 from segfocal.config.profile import ProfileConfig
 from segfocal.config.run import TrainConfig
 from segfocal.devices import resolve
-from segfocal.evaluation import evaluate, judge
+from segfocal.evaluation import evaluate
 from segfocal.parallel.devices import placed
 from segfocal.switches import switch
 from tests.accelerators.test_refusals import fake
@@ -256,7 +256,7 @@ def test_a_compiled_model_trains_goes_on_and_is_evaluated_as_any_other(tmp_path:
         return models[-1]
 
     monkeypatch.setattr(engine, "build_model", build)
-    monkeypatch.setattr(judge, "build_model", build)
+    monkeypatch.setattr(checkpoints, "build_model", build)
     write_folder(tmp_path / "data", blobs(8), split="train")
     for number, size in enumerate([(64, 64), (64, 96), (96, 64), (128, 96)]):  # a recompilation each, were validation compiled
         write_folder(tmp_path / "data", blobs(1, size, seed=10 + number), split="val")
