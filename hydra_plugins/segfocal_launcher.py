@@ -18,14 +18,12 @@ from omegaconf import DictConfig, OmegaConf
 from segfocal.config.commandline import SWEEPS, parted
 from segfocal.config.parse import parse
 from segfocal.config.sweep import SweepConfig
-from segfocal.errors import UserError
+from segfocal.errors import MISTAKE, UserError
 from segfocal.rundir import shown_path
 from segfocal.sweeps.answer import write_answer
 from segfocal.sweeps.record import LOCK, Job, Record, command_of, job_key, lock, read, swept_keys
 from segfocal.sweeps.run import Queue, Stopped, run_jobs, slots_of
 from segfocal.sweeps.watch import Watch
-
-MISTAKE = 2
 
 
 class ProcessLauncher(Launcher):

@@ -12,11 +12,11 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from hydra_plugins.segfocal_launcher import MISTAKE, ProcessLauncher
+from hydra_plugins.segfocal_launcher import ProcessLauncher
 from segfocal.config.parse import mistakes_of_jobs, parse
 from segfocal.config.run import TrainConfig
 from segfocal.config.sweep import SweepConfig
-from segfocal.errors import UserError
+from segfocal.errors import MISTAKE, UserError
 from segfocal.sweeps.record import Record
 from segfocal.sweeps.run import Queue
 from segfocal.sweeps.space import read_space

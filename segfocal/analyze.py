@@ -17,10 +17,10 @@ import logging
 import sys
 from pathlib import Path
 
-from segfocal.cli import MISTAKE, refuse_flags
+from segfocal.cli import refuse_flags
 from segfocal.config.parse import parse_sweep
 from segfocal.config.run import TrainConfig
-from segfocal.errors import UserError
+from segfocal.errors import MISTAKE, UserError
 from segfocal.rundir import shown_path
 
 

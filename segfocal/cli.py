@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from segfocal.config.commandline import COMPLETES, SWEEPS, parted, unknown
 from segfocal.config.parse import mistakes, sweeps
 from segfocal.config.schema import CONF, register_schemas
-from segfocal.errors import UserError
+from segfocal.errors import INTERRUPTED, MISTAKE, UserError
 from segfocal.parallel import ending
 from segfocal.parallel.launch import end_with_parent, launch
 from segfocal.parallel.place import here, processes_to_start, started_problems
@@ -33,9 +33,6 @@ os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
 
 # Python ends by looking for cycles among all that torch and its like have made: more than a second, for memory that is freed anyway.
 atexit.register(gc.freeze)
-
-MISTAKE = 2  # exit code of what the user can mend
-INTERRUPTED = 130  # as shells say it of Ctrl-C
 
 
 def start(main: Callable[[], Any], schema: type, config_name: str) -> None:

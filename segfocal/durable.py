@@ -15,6 +15,8 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from segfocal.wholefile import write_whole
+
 
 @contextmanager
 def interrupts_wait() -> Iterator[None]:
@@ -43,17 +45,7 @@ class DurableCheckpointIO(TorchCheckpointIO):
             self._write(tree_map(lambda item: item.detach().cpu() if isinstance(item, Tensor) else item, checkpoint), Path(path))
 
     def _write(self, on_cpu: dict[str, Any], target: Path) -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-        try:
-            with temporary.open("wb") as file:
-                torch.save(on_cpu, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        write_whole(target, lambda file: torch.save(on_cpu, file))
         directory = os.open(target.parent, os.O_RDONLY)
         try:
             os.fsync(directory)  # the rename too

@@ -1,5 +1,8 @@
 """Mistakes of the user, told apart from mistakes of the program."""
 
+MISTAKE = 2  # exit code of what the user can mend
+INTERRUPTED = 130  # as shells say it of Ctrl-C
+
 
 class UserError(Exception):
     """Something the user can mend: printed as it is, without a traceback; the process ends with exit code 2.

@@ -23,10 +23,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from segfocal.cli import INTERRUPTED, MISTAKE, refuse_flags
+from segfocal.cli import refuse_flags
 from segfocal.config.parse import parse_sweep
 from segfocal.config.predict import PredictConfig
-from segfocal.errors import UserError
+from segfocal.errors import INTERRUPTED, MISTAKE, UserError
 from segfocal.rundir import shown_path
 
 SKIPPED = 1  # exit code where some images could not be read

@@ -17,11 +17,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from segfocal.errors import UserError
+from segfocal.errors import MISTAKE, UserError
 from segfocal.sweeps.answer import write_answer
 from segfocal.sweeps.record import FILE, Record, read
-
-MISTAKE = 2
 
 
 def main(arguments: list[str]) -> None:

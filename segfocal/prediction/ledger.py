@@ -9,31 +9,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import zlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from segfocal.errors import UserError
+from segfocal.wholefile import write_whole
 
 RECORD, SHARES = "prediction.json", "shares.csv"
 FORMAT = 1
-
-
-def durable(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """A file is there in full or not at all: written beside its place, flushed to the disk, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{zlib.crc32(os.fsencode(path.name)):08x}.part")  # short, for names may be as long as names can be
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 class Ledger:
@@ -81,7 +64,7 @@ class Ledger:
     def start(self) -> None:
         """Say by what predictions are made, before the first of a run is there; a row that was cut off goes."""
         if not self.started:
-            durable(self.out / RECORD, lambda file: file.write(json.dumps(self.content, indent=2).encode()))
+            write_whole(self.out / RECORD, lambda file: file.write(json.dumps(self.content, indent=2).encode()))
             self._write()
             self.started = True
 
@@ -93,7 +76,7 @@ class Ledger:
     def _write(self) -> None:
         text = io.StringIO(newline="")
         csv.writer(text, lineterminator="\n").writerows([self.header, *(self.rows[name] for name in sorted(self.rows))])
-        durable(self.out / SHARES, lambda file: file.write(text.getvalue().encode()))
+        write_whole(self.out / SHARES, lambda file: file.write(text.getvalue().encode()))
 
     def _check(self, settings: dict[str, Any]) -> None:
         try:

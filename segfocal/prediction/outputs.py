@@ -15,9 +15,9 @@ from segfocal.config.task import TaskConfig
 from segfocal.data.faults import BadFileError
 from segfocal.data.source import Array
 from segfocal.prediction.inputs import Item
-from segfocal.prediction.ledger import durable
 from segfocal.prediction.predictor import HIGHEST, Prediction
 from segfocal.report.overlay import labelled, visible
+from segfocal.wholefile import write_whole
 
 ROWS = 256  # of an image, coloured at a time: colours are blended in float64
 STRENGTH = 0.6  # of colours on an image
@@ -79,7 +79,7 @@ class Outputs:
         """Write all of an image."""
         for kind in self.write_kinds:
             for path, content in zip(self._paths(kind, item), self._contents(kind, prediction), strict=True):
-                durable(path, content)
+                write_whole(path, content)
 
     def _contents(self, kind: Kind, prediction: Prediction) -> Iterator[Callable[[BinaryIO], Any]]:
         labels, scores = prediction.labels, prediction.probabilities

@@ -27,6 +27,10 @@ ROWS = 128  # of an image, decided at a time: what is computed of logits takes s
 HIGHEST = 65535  # what a probability of 1 is in 16 bit
 
 
+class NotFiniteError(BadFileError):
+    """The model gives NaN or infinity for a file."""
+
+
 class Prediction(NamedTuple):
     """Of an image, in its size.
 
@@ -120,7 +124,7 @@ class Predictor:
                 for start in range(0, band.shape[-2], ROWS):
                     logits = band[..., start : start + ROWS, :]
                     if not logits.isfinite().all():
-                        raise BadFileError(path, "the model gives NaN or infinity for it")
+                        raise NotFiniteError(path, "the model gives NaN or infinity for it")
                     rows = slice(top + start, top + start + logits.shape[-2])
                     labels[rows] = labels_of(logits, self.decision)[0]
                     if scores is not None:

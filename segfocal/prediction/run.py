@@ -14,17 +14,18 @@ from segfocal.errors import UserError
 from segfocal.prediction.inputs import Item, find
 from segfocal.prediction.ledger import RECORD, Ledger
 from segfocal.prediction.outputs import Outputs, pixels_of
-from segfocal.prediction.predictor import Predictor
+from segfocal.prediction.predictor import NotFiniteError, Predictor
 from segfocal.quiet import quieten
 
 
 @dataclass
 class Done:
-    """How many images were predicted, were there before, and could not be read."""
+    """How many images were predicted, were there before, and were skipped; and for how many of these the model gives no numbers."""
 
     predicted: int = 0
     before: int = 0
     skipped: int = 0
+    not_finite: int = 0
 
     @property
     def summary(self) -> str:
@@ -52,6 +53,8 @@ def predict(config: PredictConfig) -> Done:
     try:
         for item in track(items, "predicting", transient=True, disable=not sys.stdout.isatty()):
             _one(item, config, predictor, outputs, ledger, done)
+        if items and done.not_finite == len(items):
+            raise UserError(f"ckpt={config.ckpt}: the model gives NaN or infinity for every image: take another checkpoint")
         ledger.finish()
     except OSError as error:
         where = f"{error.filename} " if error.filename else ""
@@ -68,6 +71,7 @@ def _one(item: Item, config: PredictConfig, predictor: Predictor, outputs: Outpu
     except BadFileError as error:
         print(error, file=sys.stderr)
         done.skipped += 1
+        done.not_finite += isinstance(error, NotFiniteError)
         return
     ledger.start()
     outputs.write(item, prediction)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
+
+from segfocal.wholefile import write_whole
 
 if TYPE_CHECKING:
     from segfocal.metrics.bootstrap import Difference
@@ -126,7 +127,5 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def written(path: Path, text: str) -> None:
-    """Write a text, then rename: the file is never half there."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text, encoding="utf-8", errors="replace")  # names of files need not be UTF-8
-    os.replace(temporary, path)
+    """Write a text; the file is never half there."""
+    write_whole(path, lambda file: file.write(text.encode(errors="replace")))  # names of files need not be UTF-8

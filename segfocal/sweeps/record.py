@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from segfocal.errors import UserError
+from segfocal.wholefile import write_whole
 
 FILE = "sweep.json"
 LOCK = ".lock"
@@ -87,9 +88,7 @@ class Record:
     def save(self) -> None:
         """Write it; the file is there in full or as it was."""
         plain = {name: value for name, value in dataclasses.asdict(self).items() if name != "directory"}
-        temporary = self.directory / f".{FILE}.part"
-        temporary.write_text(json.dumps(plain, indent=1), encoding="utf-8")
-        os.replace(temporary, self.directory / FILE)
+        write_whole(self.directory / FILE, lambda file: file.write(json.dumps(plain, indent=1).encode()))
 
 
 def job_key(config: dict[str, Any]) -> str:

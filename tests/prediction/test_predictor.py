@@ -19,6 +19,7 @@ from segfocal.data.decoders import image_size
 from segfocal.data.formats import read_mask
 from segfocal.decision import Decision
 from segfocal.engine import fit
+from segfocal.errors import UserError
 from segfocal.evaluation import evaluate
 from segfocal.inference import Inference
 from tests.checkpoints import made
@@ -122,6 +123,16 @@ def test_logits_that_are_nan_for_an_image_leave_it_out(
     assert called(ckpts["binary"]) == 1
     assert "b.jpg: the model gives NaN or infinity for it" in capsys.readouterr().err
     assert files(here / "out" / "ids") == {"a.png"}
+
+
+def test_a_model_that_gives_no_numbers_at_all_is_a_mistake_and_leaves_nothing(
+    here: Path, ckpts: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Inference._seen
+    monkeypatch.setattr(Inference, "_seen", lambda self, image: original(self, image) * float("nan"))
+    with pytest.raises(UserError, match=r"binary\.ckpt: the model gives NaN or infinity for every image: take another checkpoint$"):
+        called(ckpts["binary"])
+    assert not (here / "out").exists()
 
 
 def test_a_large_image_needs_no_more_than_one_and_a_half_gigabytes(tmp_path: Path) -> None:
