@@ -19,9 +19,9 @@ from segfocal.config.commandline import SWEEPS, parted
 from segfocal.config.parse import parse
 from segfocal.config.sweep import SweepConfig
 from segfocal.errors import MISTAKE, UserError
-from segfocal.rundir import shown_path
+from segfocal.rundir import lock, shown_path
 from segfocal.sweeps.answer import write_answer
-from segfocal.sweeps.record import LOCK, Job, Record, command_of, job_key, lock, read, swept_keys
+from segfocal.sweeps.record import LOCK, Job, Record, command_of, job_key, read, swept_keys
 from segfocal.sweeps.run import Queue, Stopped, run_jobs, slots_of
 from segfocal.sweeps.watch import Watch
 
@@ -68,7 +68,7 @@ class ProcessLauncher(Launcher):
         directory.mkdir(parents=True, exist_ok=True)
         try:
             sweep = parse(SweepConfig, config.sweep)
-            holding = lock(directory)
+            holding = lock(directory / LOCK, "sweep.dir")
             try:
                 record = self._record(directory, config, sweep)
                 slots = slots_of(sweep, config.profile.accelerator in ("auto", "gpu"))

@@ -19,25 +19,40 @@ from segfocal.config.run import TrainConfig
 from segfocal.config.task import TaskConfig
 from segfocal.data.dataset import Batch, SegmentationDataset
 from segfocal.decision import Decision, labels_of
+from segfocal.history import History, Means
 from segfocal.parallel.callbacks import Together, of_all_processes
+from segfocal.parallel.team import Team
 from segfocal.report.overlay import Picture, sheet, visible
+from segfocal.rundir import BEST, CHECKPOINTS, LAST
+from segfocal.step_ends import StepEnds
 from segfocal.sweeps.trial import Reporter, TrialOfJob
 
 log = logging.getLogger("segfocal")
 
 
-def build_callbacks(config: TrainConfig, run_dir: Path, validation: SegmentationDataset) -> list[Callback]:
+def build_callbacks(
+    config: TrainConfig, run_dir: Path, validation: SegmentationDataset, history: History | None, team: Team
+) -> list[Callback]:
     """The callbacks of a training, in the order in which they act."""
     mode = "min" if config.minimise else "max"
     every = config.trainer.validate_every
-    callbacks: list[Callback] = []
+    callbacks: list[Callback] = [Means(history)]
     if config.callbacks.ema is not None:
         callbacks.append(Averaging(config.callbacks.ema))
-    callbacks.append(Together())
+    callbacks += [Together(), StepEnds(run_dir / CHECKPOINTS / LAST, team, config.callbacks.save_every)]
     # Both are saved when the epoch is over, validation included: going on from either starts with the next epoch.
-    keep = partial(KeptCheckpoint, run_dir / "checkpoints", save_on_train_epoch_end=True, enable_version_counter=False)
-    callbacks.append(keep(filename="best", monitor=config.objective, mode=mode, every_n_epochs=every))
-    callbacks.append(keep(filename="last"))
+    keep = partial(KeptCheckpoint, run_dir / CHECKPOINTS, save_on_train_epoch_end=True, enable_version_counter=False)
+    callbacks.append(keep(filename=Path(BEST).stem, monitor=config.objective, mode=mode, every_n_epochs=every))
+    if config.callbacks.keep_best > 1:
+        few = partial(
+            BestFew, run_dir / CHECKPOINTS, save_on_train_epoch_end=True, enable_version_counter=False, auto_insert_metric_name=False
+        )
+        callbacks.append(
+            few(
+                filename="best-{step:06d}", monitor=config.objective, mode=mode, every_n_epochs=every, save_top_k=config.callbacks.keep_best
+            )
+        )
+    callbacks.append(keep(filename=Path(LAST).stem))
     if config.callbacks.early_stopping is not None:
         callbacks.append(EarlyStopping(config.objective, mode=mode, patience=config.callbacks.early_stopping, check_finite=False))
     if config.callbacks.overlays > 0:
@@ -81,7 +96,7 @@ class ProgressBar(RichProgressBar):
 class KeptCheckpoint(ModelCheckpoint):
     """Remembers what was best also when a run goes on in another directory, where Lightning would forget it.
 
-    The file itself is copied there by `checkpoint.bring_best`; where it could not be, the best is looked for anew.
+    The file itself is brought there by `going_on`; where it could not be, the best is looked for anew.
     """
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -94,6 +109,10 @@ class KeptCheckpoint(ModelCheckpoint):
         moved["best_k_models"] = {here(path): score for path, score in moved["best_k_models"].items()}
         if all(Path(path).is_file() for path in moved["best_k_models"]):
             super().load_state_dict(moved)
+
+
+class BestFew(KeptCheckpoint):
+    """The best few beside `best.ckpt`; Lightning tells callbacks of one kind apart by what they monitor alone."""
 
 
 class EpochLine(Callback):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-import shutil
 import zipfile
 from importlib import metadata
 from pathlib import Path
@@ -221,14 +220,6 @@ def check_same_model(checkpoint: dict[str, Any], config: dict[str, Any], path: P
     ]
     if differing:
         raise UserError(f"ckpt={path}: it cannot be gone on from with " + ", ".join(differing))
-
-
-def bring_best(resumed: Path, run_dir: Path) -> None:
-    """Copy the best checkpoint beside the one that is gone on from: it may stay the best."""
-    best = resumed.with_name("best.ckpt")
-    if best.is_file():
-        (run_dir / "checkpoints").mkdir(exist_ok=True)
-        shutil.copy(best, run_dir / "checkpoints" / "best.ckpt")
 
 
 def with_splits(config: DataConfig, content: dict[str, Any]) -> DataConfig:

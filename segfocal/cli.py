@@ -18,15 +18,19 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from segfocal.config.commandline import COMPLETES, SWEEPS, parted, unknown
+from segfocal.config.commandline import COMPLETES, SWEEPS, parted, quoted, run_dir_of, unknown
 from segfocal.config.parse import mistakes, sweeps
+from segfocal.config.run import is_auto
 from segfocal.config.schema import CONF, register_schemas
-from segfocal.errors import INTERRUPTED, MISTAKE, UserError
+from segfocal.errors import INTERRUPTED, MISTAKE, Interrupted, UserError
 from segfocal.parallel import ending
 from segfocal.parallel.launch import end_with_parent, launch
 from segfocal.parallel.place import here, processes_to_start, started_problems
-from segfocal.rundir import RESULT
+from segfocal.rundir import RESULT, RUN, find_run, shown_path, unwritable
+from segfocal.stopping import listen
+from segfocal.sweeps.record import key_of_run
 from segfocal.sweeps.trial import Pruned
+from segfocal.wholefile import write_whole
 
 # Where torch_npu is installed, torch would import it, whatever the profile: even broken, and in every process that loads data.
 os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
@@ -58,7 +62,9 @@ def _start(main: Callable[[], Any], schema: type, config_name: str) -> None:
 
     def look(config: Any) -> list[str]:
         jobs.append(config)
-        return started_problems(config, place, sweep)
+        auto = ["ckpt=auto: a sweep goes on by itself, given the same command again: leave it out"] if sweep and is_auto(config) else []
+        named = run_dir_of(overrides)
+        return [*auto, *(unwritable(str(named), "hydra.run.dir") if named else []), *started_problems(config, place, sweep)]
 
     problems = [] if completes else [*unknown(flags), *mistakes(schema, config_name, overrides, look)]
     if not problems and not completes and not sweep:
@@ -68,6 +74,11 @@ def _start(main: Callable[[], Any], schema: type, config_name: str) -> None:
             print(line, file=sys.stderr)
         sys.exit(MISTAKE)
     runs = not {"--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "--shell-completion", "-sc"} & set(sys.argv[1:])
+    if runs and is_auto(jobs[0]) and (found := run_dir_of(overrides) or find_run(jobs[0].out, key_of_run(jobs[0]))):
+        if (found / RESULT).is_file():
+            print(f"{shown_path(found)}: this run has ended: leave out ckpt=auto for another, or ckpt={shown_path(found)} to go on from it")
+            return
+        sys.argv.append(f"hydra.run.dir={quoted(found)}")
     if runs and (count := processes_to_start(jobs[0], place)):
         sys.exit(launch(count))
     if place.rank > 0:
@@ -115,6 +126,7 @@ def job(function: Callable[[DictConfig], float]) -> Callable[[DictConfig], float
     def wrapped(composed: DictConfig) -> float:
         place = here()
         told = {}
+        listen()
         try:
             value = function(composed)
         except UserError as error:
@@ -127,9 +139,10 @@ def job(function: Callable[[DictConfig], float]) -> Callable[[DictConfig], float
         except KeyboardInterrupt as error:
             if place.rank == 0:
                 _remove_if_not_started(run_dir())
+            code = error.code if isinstance(error, Interrupted) else INTERRUPTED
             if place.world > 1:
-                ending.end(error, INTERRUPTED)
-            sys.exit(INTERRUPTED)
+                ending.end(error, code)
+            sys.exit(code)
         except Pruned as pruned:
             value, told = math.nan, {"pruned": pruned.epoch}
         except Exception as error:
@@ -138,7 +151,7 @@ def job(function: Callable[[DictConfig], float]) -> Callable[[DictConfig], float
             raise
         if place.rank == 0:
             result = {"objective": composed.get("objective"), "value": None if math.isnan(value) else value, **told}
-            (run_dir() / RESULT).write_text(json.dumps(result), encoding="utf-8")
+            write_whole(run_dir() / RESULT, lambda file: file.write(json.dumps(result).encode()))
         return value
 
     return wrapped
@@ -146,7 +159,7 @@ def job(function: Callable[[DictConfig], float]) -> Callable[[DictConfig], float
 
 def _remove_if_not_started(directory: Path) -> None:
     """A directory with nothing but the log was made for a run that never was."""
-    if {path.name for path in directory.iterdir()} <= {f"{HydraConfig.get().job.name}.log"}:
+    if {path.name for path in directory.iterdir()} <= {f"{HydraConfig.get().job.name}.log", RUN}:
         logging.shutdown()  # the log is open
         shutil.rmtree(directory)
 

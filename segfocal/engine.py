@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import math
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from omegaconf import OmegaConf
 
 from segfocal import checkpoint as checkpoints
 from segfocal.callbacks import Reports, build_callbacks
 from segfocal.compiling import compile_model, mode_of
 from segfocal.config.loss_sum import balanced
-from segfocal.config.run import Split, TrainConfig
+from segfocal.config.run import AUTO, Split, TrainConfig
 from segfocal.config.strategy import SharedConfig
 from segfocal.data.analysis import look, notes
 from segfocal.data.datamodule import SegmentationData
 from segfocal.data.faults import told
 from segfocal.data.stats import SplitStats
 from segfocal.durable import DurableCheckpointIO
-from segfocal.errors import UserError
+from segfocal.errors import INTERRUPTED, Interrupted, UserError
 from segfocal.evaluation import evaluate_trained
 from segfocal.finding import find
+from segfocal.going_on import Before, before
+from segfocal.history import FILE, History
 from segfocal.losses import build_loss
 from segfocal.models import build_model, check_size, set_bias_prior
 from segfocal.module import SegmentationModule
@@ -37,12 +39,15 @@ from segfocal.parallel.devices import PlacedDevice, placed
 from segfocal.parallel.place import here
 from segfocal.parallel.sharded import ShardedModule, with_synchronised_batchnorm
 from segfocal.parallel.share import check_shares
-from segfocal.parallel.team import join
+from segfocal.parallel.team import Team, join
 from segfocal.quiet import quieten
-from segfocal.rundir import shown_path
+from segfocal.rundir import BEST, CHECKPOINTS, claimed, kept_checkpoints, shown_path
+from segfocal.stopping import asked, at_step_ends
+from segfocal.sweeps.record import key_of_run
 from segfocal.sweeps.trial import Pruned
 from segfocal.switches import kernels_told
 from segfocal.weights import normalization
+from segfocal.wholefile import refusal, write_whole
 
 log = logging.getLogger("segfocal")
 
@@ -62,20 +67,32 @@ def fit(config: TrainConfig, run_dir: Path) -> float:
         UserError: anything that the user can mend.
         Pruned: the study of a search has stopped it.
     """
-    started = time.monotonic()
     quieten()
-    resumed = checkpoints.locate(config.ckpt, "last") if config.ckpt else None
-    plain = dataclasses.asdict(config)
-    chosen, content = config.data, None
-    if resumed:
-        content = checkpoints.read(resumed)
-        checkpoints.check_same_model(content, plain, resumed)
-        chosen = checkpoints.with_splits(chosen, content)
-        log.info("going on from %s", resumed)
     device = placed(config.profile, config.trainer.precision, config.data.num_workers, config.strategy, config.trainer.devices)
-    log.info("device: %s", device.reason)
     team = join(device.place, device.accelerator, device.torch_device)
     run_dir = Path(team.told(str(run_dir.absolute())))
+    with claimed(run_dir, key_of_run(config), config.ckpt == AUTO) if team.leads else nullcontext():
+        try:
+            return _fit(config, run_dir, device, team)
+        except (OSError, RuntimeError) as error:
+            if reason := refusal(error):
+                raise UserError(f"{shown_path(run_dir)}: cannot be written ({reason}): {_stands(run_dir)}") from None
+            raise
+
+
+def _stands(run_dir: Path) -> str:
+    """What is left of a run whose disk is full."""
+    kept = kept_checkpoints(run_dir)
+    return f"make room; {shown_path(kept[0])} is whole, and the same command goes on with ckpt=auto" if kept else "make room"
+
+
+def _fit(config: TrainConfig, run_dir: Path, device: PlacedDevice, team: Team) -> float:
+    started = time.monotonic()
+    resumed = before(config, run_dir)
+    log.info("device: %s", device.reason)
+    chosen = config.data
+    if resumed:
+        config, chosen = resumed.with_found(config), checkpoints.with_splits(chosen, resumed.content)
     compiled = mode_of(config.profile.compile, device.torch_device)
     seed_everything(config.seed, verbose=False)
     data = SegmentationData(
@@ -97,26 +114,27 @@ def fit(config: TrainConfig, run_dir: Path) -> float:
     if device.place.world > 1:
         log.info(check_shares(data, config, device.place))
     stats = found.stats
-    before = (content["segfocal"]["mean"], content["segfocal"]["std"]) if content else None  # the weights are made for them
-    data.normalise(*(before or normalization(config.model.weights, config.model.encoder) or stats["train"].mean_std))
+    used = resumed.normalisation if resumed else None  # the weights are made for it
+    data.normalise(*(used or normalization(config.model.weights, config.model.encoder) or stats["train"].mean_std))
     config = find(balance(config, stats["train"]), data, device, run_dir, lambda tried: build_module(tried, data, stats["train"]))
     seed_everything(config.seed, verbose=False)
     with team.one_first():  # weights are downloaded once
         module = build_module(config, data, stats["train"])
     if team.leads:
-        OmegaConf.save(OmegaConf.create(dataclasses.asdict(config)), run_dir / "config.yaml")
-        (run_dir / "splits.json").write_text(json.dumps(data.sources.names(), indent=1), encoding="utf-8")
+        write_whole(run_dir / "config.yaml", lambda file: file.write(OmegaConf.to_yaml(dataclasses.asdict(config)).encode()))
+        write_whole(run_dir / "splits.json", lambda file: file.write(data.splits_as_text().encode()))
         if resumed:
-            checkpoints.bring_best(resumed, run_dir)
+            resumed.bring_best(run_dir)
     team.wait()
-    trainer = build_trainer(config, run_dir, device, data)
+    trainer = build_trainer(config, run_dir, device, team, data, resumed)
     compile_model(module.model, compiled)
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
+        with at_step_ends():
+            trainer.fit(module, datamodule=data, ckpt_path=resumed.path if resumed else None, weights_only=True)
     except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C into an exit of its own
         if not team.failed():
-            log.info("interrupted; go on with ckpt=%s", shown_path(run_dir))
-        raise KeyboardInterrupt from None
+            log.info("the same command goes on with ckpt=auto, or another with ckpt=%s", shown_path(run_dir))
+        raise Interrupted(asked() or INTERRUPTED) from None
     except RuntimeError as error:
         if "find_unused_parameters" not in str(error):
             raise
@@ -125,7 +143,7 @@ def fit(config: TrainConfig, run_dir: Path) -> float:
             "on: strategy.find_unused_parameters=true"
         ) from None
     stop_pruned(trainer)
-    best = run_dir / "checkpoints" / "best.ckpt"
+    best = run_dir / CHECKPOINTS / BEST
     split: Split = "test" if config.trainer.test and "test" in data.sources else "val"
     evaluate_trained(best, split, config, device, data, run_dir)
     objective = best_value(trainer)
@@ -182,13 +200,17 @@ def build_module(config: TrainConfig, data: SegmentationData, train: SplitStats)
     return kind(model, config.task, build_loss(config.loss, config.task), config, about, last, config.inference)
 
 
-def build_trainer(config: TrainConfig, run_dir: Path, device: PlacedDevice, data: SegmentationData) -> Trainer:
+def build_trainer(
+    config: TrainConfig, run_dir: Path, device: PlacedDevice, team: Team, data: SegmentationData, resumed: Before | None
+) -> Trainer:
     """Lightning's Trainer, as the configuration has it."""
     loggers: list[Logger] = []
-    if config.logger.csv:
-        loggers.append(CSVLogger(run_dir, name="", version=""))
+    history = History(run_dir / FILE, resumed.history if resumed else []) if config.logger.csv else None
+    if history:
+        loggers.append(history)
     if config.logger.tensorboard:
-        loggers.append(TensorBoardLogger(run_dir, name="", version="tensorboard", default_hp_metric=False))
+        step = resumed.step if resumed else None  # what a killed run has drawn beyond it is left out
+        loggers.append(TensorBoardLogger(run_dir, name="", version="tensorboard", default_hp_metric=False, purge_step=step))
     options = device.trainer_options(config.strategy)
     plugins = [*options.pop("plugins"), DurableCheckpointIO()]
     return Trainer(
@@ -198,7 +220,7 @@ def build_trainer(config: TrainConfig, run_dir: Path, device: PlacedDevice, data
         accumulate_grad_batches=config.trainer.accumulate,
         gradient_clip_val=config.trainer.gradient_clip or None,
         check_val_every_n_epoch=config.trainer.validate_every,
-        callbacks=build_callbacks(config, run_dir, data.dataset("val")),
+        callbacks=build_callbacks(config, run_dir, data.dataset("val"), history, team),
         logger=loggers,
         plugins=plugins,
         num_sanity_val_steps=0,  # the data has been checked, and a validation before any step says nothing

@@ -2,6 +2,7 @@
 
 MISTAKE = 2  # exit code of what the user can mend
 INTERRUPTED = 130  # as shells say it of Ctrl-C
+TERMINATED = 143  # as they say it of SIGTERM; also where a scheduler gives notice by SIGUSR1
 
 
 class UserError(Exception):
@@ -9,6 +10,18 @@ class UserError(Exception):
 
     The message says what is wrong, where, what is allowed and how to mend it.
     """
+
+
+class Interrupted(KeyboardInterrupt):
+    """The program was asked to end by a signal: wherever Ctrl-C is met, so is this.
+
+    Args:
+        code: with which the process ends.
+    """
+
+    def __init__(self, code: int = INTERRUPTED) -> None:
+        super().__init__(code)
+        self.code = code
 
 
 def first_line(error: Exception, most: int = 160) -> str:

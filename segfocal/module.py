@@ -59,6 +59,8 @@ class SegmentationModule(LightningModule):
         self.sample = PixelSample(task) if config and config.metrics.wants_sample(task.name) else None
         self.fitted = Decision(task.name)  # at the last validation
         self.figures: Figures = {}
+        self.losses: dict[str, Tensor] = {}
+        """What the last step has lost, in all and by each term of a sum."""
 
     def forward(self, image: Tensor) -> Tensor:
         logits: Tensor = self.model(image)
@@ -87,10 +89,12 @@ class SegmentationModule(LightningModule):
                 logits = self.infer(batch.image)
         if self.loss is not None:
             loss = self.loss(logits, batch.target)
-            for name, value in {"loss": loss, **{f"loss_{term}": part for term, part in getattr(self.loss, "parts", {}).items()}}.items():
-                self.log(f"{stage}/{name}", value, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch.image))
+            losses = {"loss": loss, **{f"loss_{term}": part for term, part in getattr(self.loss, "parts", {}).items()}}
             if stage == "train":
+                self.losses = {name: value.detach() for name, value in losses.items()}
                 return cast(Tensor, loss)
+            for name, value in losses.items():
+                self.log(f"{stage}/{name}", value, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch.image))
         self.metrics.update(logits, batch.target)
         if self.sample is not None:
             self.sample.update(logits, batch.target, batch.indices)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 import warnings
+
+from segfocal.wholefile import refusal
 
 
 def quieten() -> None:
@@ -22,7 +25,15 @@ def quieten() -> None:
         ".*lr_scheduler.step.*",  # Lightning's order under mixed precision is right
     ):
         warnings.filterwarnings("ignore", message)
+    threading.excepthook = _unless_told
+    logging.raiseExceptions = False  # a log that cannot be written to, as on a full disk, would say so with a traceback for each line
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorBoard's writer, where TensorFlow happens to be installed
+
+
+def _unless_told(thread: threading.ExceptHookArgs) -> None:
+    """TensorBoard's thread, where the disk is full: its error comes to the main thread, which says so."""
+    if thread.exc_value is None or refusal(thread.exc_value) is None:
+        threading.__excepthook__(thread)
 
 
 def talk_on_stderr() -> None:

@@ -34,7 +34,7 @@ def test_a_run_with_what_was_found_is_the_run_that_found_it(tmp_path: Path, capl
     assert f"trainer.find_lr=true: optimizer.lr={config.optimizer.lr:g}, where the loss falls fastest" in caplog.text
     assert (config.trainer.find_batch_size, config.trainer.find_lr, config.data.batch_size) == (None, False, 8)
     assert 1e-6 < config.optimizer.lr < 1
-    assert not list((tmp_path / "found").glob(".*"))  # where Lightning kept the state meanwhile
+    assert [path.name for path in (tmp_path / "found").glob(".*")] == [".run"]  # where Lightning kept the state meanwhile
     told, same_steps, same_config = ran(tmp_path / "told", "data.batch_size=8", f"optimizer.lr={config.optimizer.lr}", "data.num_workers=1")
     assert config == same_config
     assert steps == same_steps

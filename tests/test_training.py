@@ -129,6 +129,7 @@ def test_going_on_with_another_model_is_refused(finished: Path, tmp_path: Path) 
 @pytest.mark.xdist_group("finished")
 def test_a_run_directory_holds_what_is_promised(finished: Path) -> None:
     assert {path.name for path in finished.iterdir()} == {
+        ".run",
         "checkpoints",
         "config.yaml",
         "images.csv",
@@ -141,7 +142,7 @@ def test_a_run_directory_holds_what_is_promised(finished: Path) -> None:
     }
     splits = json.loads((finished / "splits.json").read_text())
     assert {split: len(names) for split, names in splits.items()} == {"train": 8, "val": 4, "test": 4}
-    assert {path.name for path in (finished / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {path.name for path in (finished / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt", "previous.ckpt"}
     assert {path.name for path in (finished / "overlays").iterdir()} == {"epoch_001.png", "epoch_002.png", "evaluation.png"}
     board = EventAccumulator(str(finished / "tensorboard"))
     board.Reload()

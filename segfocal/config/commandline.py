@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from segfocal.nearest import did_you_mean
 
@@ -34,3 +37,15 @@ def unknown(flags: list[str]) -> list[str]:
     known = WITH_VALUE | ALONE
     given = [word.partition("=")[0] for word in flags if word.startswith("-")]
     return [f"{flag}: no such flag{did_you_mean(flag, {*known, '--json'})}; see --help" for flag in given if flag not in known]
+
+
+def run_dir_of(overrides: list[str]) -> Path | None:
+    """The run directory that a command line names; None where it leaves that to the program."""
+    named = [line for line in overrides if line.startswith("hydra.run.dir=")]
+    return Path(str(OverridesParser.create().parse_override(named[-1]).value())) if named else None
+
+
+def quoted(path: Path) -> str:
+    """A path as a value of Hydra's grammar."""
+    escaped = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -24,7 +24,14 @@ from segfocal.config.task import TaskConfig
 from segfocal.registry import LOSSES
 from segfocal.rundir import unwritable
 
+
+def is_auto(config: Any) -> bool:
+    """Whether it is a training that goes on with itself."""
+    return isinstance(config, TrainConfig) and config.ckpt == AUTO
+
+
 Split = Literal["train", "val", "test"]
+AUTO = "auto"  # of `ckpt`: this very run
 FEWEST = 40  # draws of the bootstrap of which one lies beyond each end of a 95 % interval
 
 
@@ -95,12 +102,17 @@ class CallbacksConfig:
         ema: decay of the moving average of the weights, which is what is validated and kept; null has none.
         early_stopping: stop after so many validations without a better objective; null goes on to the end.
         overlays: draw so many validation images, the same after every validation.
+        save_every: so many steps to a checkpoint within an epoch, for epochs of hours; null writes one at the end of each epoch, and when
+            a signal ends the run.
+        keep_best: so many of the best checkpoints; more than one are kept as best-<steps>.ckpt, beside best.ckpt.
     """
 
     name: str = "default"
     ema: OpenFraction | None = None
     early_stopping: Count | None = None
     overlays: Index = 6
+    save_every: Count | None = None
+    keep_best: Count = 1
 
 
 @dataclass(config=STRICT, kw_only=True)
@@ -121,7 +133,8 @@ class TrainConfig:
     Args:
         seed: order, augmentation, initial weights and splits are functions of it.
         out: where run directories are made.
-        ckpt: a checkpoint or run directory to go on from; null starts afresh.
+        ckpt: a checkpoint or run directory that a new run goes on from; null starts afresh; `auto` goes on with the run that this very
+            command has begun and not ended, in its directory, and starts where there is none.
         objective: the validation figure that chooses the best checkpoint, stops early, and is what sweeps compare.
         report: end with report.html, a page on the training and on the evaluation of its best checkpoint.
         plugins: Python modules that register losses of your own.
@@ -186,7 +199,11 @@ class TrainConfig:
     def _finding_problems(self) -> list[str]:
         """A run that goes on has its batch size and its schedule, and a search is made by one process."""
         asked = [f"trainer.{key}" for key in ("find_batch_size", "find_lr") if getattr(self.trainer, key)]
-        problems = [f"{key}: is for a run that starts, not for one that goes on with ckpt=: leave it out" for key in asked if self.ckpt]
+        problems = [
+            f"{key}: is for a run that starts, not for one that goes on with ckpt=: leave it out"
+            for key in asked
+            if self.ckpt not in (None, AUTO)
+        ]
         if self.strategy.name != "single":
             mend = "find it with strategy=single, then say it"
             problems += [f"{key}: is looked for on one device, not with strategy={self.strategy.name}: {mend}" for key in asked]

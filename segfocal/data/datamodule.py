@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any, cast
 
@@ -122,6 +123,10 @@ class SegmentationData(LightningDataModule):
     def normalise(self, mean: list[float], std: list[float]) -> None:
         """Say what is subtracted from and divides each channel; before any loader is asked for."""
         self.mean, self.std = mean, std
+
+    def splits_as_text(self) -> str:
+        """The names of the samples of each split, as JSON."""
+        return json.dumps(self.sources.names(), indent=1)
 
     def dataset(self, split: str) -> SegmentationDataset:
         """A split as it is evaluated: whole images, not varied."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing
 import signal
 import time
 from collections.abc import Iterator
@@ -12,9 +14,10 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDataLoaderIter
 
 from segfocal.data.dataset import Batch, Collate, EightBit, Sample, SegmentationDataset
-from segfocal.data.sampling import BatchesOfKeys, Key
+from segfocal.data.sampling import BatchesOfKeys, FromBatch, Key
 from segfocal.data.shared import shared_tensor
 from segfocal.errors import UserError
+from segfocal.stopping import CODES
 
 LOOK_EVERY = 1.0  # seconds between two looks at whether the workers live
 WHY = {
@@ -31,7 +34,21 @@ class Loader(DataLoader[Batch]):
         """Nothing is drawn before the first batch is asked for: a run that goes on is told its epoch after its iterator was made."""
         if getattr(self._iterator, "_shutdown", False):
             self._iterator = None  # what has failed starts with new workers
-        yield from super().__iter__()
+        drawn = super().__iter__()  # which asks the sampler more than once
+        self.batch_sampler.start = 0  # type: ignore[union-attr]  # `build_loader` gives it a FromBatch
+        yield from drawn
+
+    def begin_at(self, batch: int) -> None:
+        """The next epoch that is drawn has been shown up to here."""
+        if batch < len(self):
+            self.batch_sampler.start = batch  # type: ignore[union-attr]  # likewise
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: Lightning wants a loader to have a state before it believes in going on, and its own loops know the place."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `begin_at`: Lightning makes the loader before it knows the place, and would not come here."""
 
     def _get_iterator(self) -> _BaseDataLoaderIter:
         return _Iterator(self) if self.num_workers > 0 else super()._get_iterator()
@@ -57,13 +74,28 @@ def build_loader(
     """
     return Loader(
         Watched(dataset, workers),
-        batch_sampler=batches,
+        batch_sampler=FromBatch(batches),
         num_workers=workers,
         collate_fn=_Handing(Collate(ignore_index, dataset.normalise)),
         timeout=timeout if workers > 0 else 0,
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
+        worker_init_fn=_deaf,
     )
+
+
+def _deaf(worker: int) -> None:
+    """What ends a run comes to all of its processes, and the run wants this step's batch before it ends."""
+    for number in CODES:
+        signal.signal(number, signal.SIG_IGN)
+
+
+@atexit.register
+def _end_workers() -> None:
+    """Python would ask those that are left to end, and wait for ever: they do not listen."""
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.kill()
 
 
 class Watched(Dataset[Any]):

@@ -173,6 +173,25 @@ class SameSizeBatches:
         return iter(self.batches)
 
 
+class FromBatch:
+    """The batches of an epoch from `start` on, where a run goes on in the middle of it.
+
+    Args:
+        batches: those of an epoch.
+    """
+
+    def __init__(self, batches: BatchesOfKeys) -> None:
+        self.batches, self.start = batches, 0
+        self.sampler = getattr(batches, "sampler", None)
+        """What Lightning tells the epoch."""
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return islice(iter(self.batches), self.start, None)
+
+
 class RankBatches:
     """The batches of one process of several, dealt in turn: none is shown twice, and none is padded.
 

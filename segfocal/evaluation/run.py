@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import shutil
 from collections.abc import Iterator
@@ -22,10 +21,10 @@ from segfocal.parallel.team import join
 from segfocal.quiet import quieten, talk_on_stderr
 from segfocal.rundir import shown_path
 from segfocal.switches import kernels_told
+from segfocal.wholefile import refusal
 
 GALLERY = 24  # images in the report of a training
 DRAWS = 1000
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # what a place for files may say when it is written to
 
 
 @kernels_told()
@@ -84,8 +83,8 @@ def all_or_nothing(run_dir: Path) -> Iterator[None]:
     except BaseException as error:
         for path in set(run_dir.iterdir()) - before:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        if isinstance(error, OSError) and error.errno in FULL:
-            raise UserError(f"out={shown_path(run_dir)}: cannot be written: {error.strerror}") from None
+        if reason := refusal(error):
+            raise UserError(f"out={shown_path(run_dir)}: cannot be written: {reason}") from None
         raise
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 from typing import TypeVar
 
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from segfocal.parallel.strategies import send_buffers
+from segfocal.stopping import listen
 
 Share = TypeVar("Share")
 
@@ -16,13 +16,12 @@ Share = TypeVar("Share")
 class Together(Callback):
     """Stands behind the average of the weights, whose buffers are those that are validated.
 
-    A signal that ends the run comes as Ctrl-C does. Lightning's own way, a broadcast from within the handler, waits for processes that
-    are in the middle of something else.
+    Signals are answered here: Lightning's own way, a broadcast from within the handler, waits for processes that are in the middle of
+    something else.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if dist.is_initialized():
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
+        listen()
 
     on_test_start = on_train_start
 

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from segfocal.parallel.place import OURS
+from segfocal.stopping import CODES
 
 PARENT = "SEGFOCAL_PARENT"  # the pipe whose end tells a process that the one which started it is gone
 FOLLOW = 3.0  # seconds that the others have to end by themselves when one has failed
-INTERRUPT = 20.0  # and when the run is interrupted: a checkpoint may be on its way
+INTERRUPT = 60.0  # and when the run is interrupted: they end their step and write a checkpoint
 LOOK_EVERY = 0.05
 LOST = 1  # exit code of a process that ends because another has; not above that one's, for srun takes the highest
 
@@ -42,7 +43,7 @@ def launch(count: int) -> int:
                         os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
     if signals and any(code != 0 for code in ended):
-        return 128 + signals[0]
+        return CODES[signal.Signals(signals[0])]
     failed = max((code for code in ended if code), default=0)
     killed = [(rank, -code) for rank, code in enumerate(ended) if code is not None and code < 0]
     if not killed or failed > LOST:
@@ -85,7 +86,7 @@ def _forwarded(processes: list[subprocess.Popen[bytes]]) -> list[int]:
                     process.send_signal(number)
         come.append(number)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in CODES:
         if signal.getsignal(number) != signal.SIG_IGN:  # as by nohup, or for what a script has put into the background
             signal.signal(number, forward)
     return come

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -33,6 +32,7 @@ class Team:
     def __init__(self, place: Place, store: Store | None = None) -> None:
         self.place, self.store = place, store
         self.turns = 0
+        self.last: int | None = None  # the step after which this process can end
 
     @property
     def leads(self) -> bool:
@@ -62,6 +62,32 @@ class Team:
         """Until all are here."""
         if self.store is not None:
             dist.barrier()
+
+    def agreed(self, code: int | None, step: int) -> int | None:
+        """With which exit code to end now; None: not now. Each process asks after each step, and all are told so after the same one.
+
+        A signal comes to processes that are at different steps, and none can be waited for in the middle of one, where they meet. So who
+        knows of it takes one step more, and then waits until each has said after which step it can end; the last of these it is.
+
+        Args:
+            code: that a signal to this process wants; None where none has come.
+            step: that has just been done.
+        """
+        if self.store is None:
+            return code
+        if self.last is None:
+            if code is not None:
+                self.store.set("end with", str(code))
+            if self.store.check(["end with"]):
+                self.last = step + 1
+                self.store.set(f"end of {self.place.rank}", str(self.last))
+            return None
+        if step < self.last:
+            return None
+        ends = [f"end of {rank}" for rank in range(self.place.world)]
+        self.store.wait(ends, TIMEOUT)
+        self.last = max(int(self.store.get(end)) for end in ends)
+        return int(self.store.get("end with")) if step >= self.last else None
 
     def first_to_fail(self) -> bool:
         assert self.store is not None
@@ -102,7 +128,6 @@ def join(place: Place, accelerator: str, device: torch.device) -> Team:
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise UserError(f"the {place.world} processes cannot meet at {where} (MASTER_ADDR, MASTER_PORT): {reason}") from None
     agreed_by(team.first_to_fail)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     return team
 
 

@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from segfocal.config.commandline import quoted
 from segfocal.report.table import written
 from segfocal.rundir import shown_path
 from segfocal.sweeps.compare import SEED, Group, best_first, groups_of, pareto, sign_of, value_of
-from segfocal.sweeps.process import quoted
 from segfocal.sweeps.record import Job, Record, brief, said_by, says_how, swept_keys
 
 UNKNOWN = "–"

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from segfocal.config.commandline import quoted
 from segfocal.parallel.launch import PARENT
 from segfocal.rundir import RESULT
 from segfocal.sweeps.record import Job, State
@@ -49,8 +50,8 @@ class Running:
     def __init__(self, job: Job, command: Sequence[str], directory: Path, env: dict[str, str], pipe: int) -> None:
         self.job, self.directory = job, directory
         self.started = time.monotonic()
-        directory.mkdir(parents=True)
-        with (directory / CONSOLE).open("wb") as console:
+        directory.mkdir(parents=True, exist_ok=True)
+        with (directory / CONSOLE).open("ab") as console:
             self.process = subprocess.Popen(
                 [sys.executable, *command, f"hydra.run.dir={quoted(directory)}"],
                 stdin=subprocess.DEVNULL,
@@ -97,12 +98,6 @@ class Running:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-
-
-def quoted(path: Path) -> str:
-    """A path as a value of Hydra's grammar."""
-    escaped = str(path).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
 
 
 def last_words(console: Path) -> str:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import hashlib
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 from segfocal.errors import UserError
 from segfocal.wholefile import write_whole
@@ -97,6 +95,15 @@ def job_key(config: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(part, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
+def key_of_run(config: Any) -> str:
+    """What the runs of a configuration have in common, wherever they have been cut off.
+
+    Args:
+        config: `TrainConfig`, or that of another program.
+    """
+    return job_key({name: value for name, value in dataclasses.asdict(config).items() if name != "ckpt"})
+
+
 def command_of(overrides: list[str]) -> list[str]:
     """The overrides of a sweep without those that say how it is run, by which the same command is recognised."""
     return sorted(line for line in overrides if line.startswith(SEARCHED) or not says_how(line))
@@ -164,24 +171,3 @@ def brief(value: str) -> str:
         return value if len(value) <= 8 else f"{float(value):.4g}"
     except ValueError:
         return value
-
-
-def lock(directory: Path) -> IO[str]:
-    """Hold the directory for this process, until the file is closed or the process ends.
-
-    Raises:
-        UserError: another process runs this sweep.
-    """
-    file = (directory / LOCK).open("a+", encoding="utf-8")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.seek(0)
-        holder = file.read().strip() or "another"
-        file.close()
-        raise UserError(f"{directory}: process {holder} is running this sweep: wait for it, or sweep.dir=<another directory>") from None
-    file.seek(0)
-    file.truncate()
-    file.write(str(os.getpid()))
-    file.flush()
-    return file

@@ -9,13 +9,13 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import FrameType
 
+from segfocal.config.run import AUTO
 from segfocal.config.sweep import SweepConfig
 from segfocal.errors import UserError
 from segfocal.parallel.launch import held_pipe
-from segfocal.sweeps.process import GRACE, Running, quoted
+from segfocal.sweeps.process import GRACE, Running
 from segfocal.sweeps.record import Job, Record
 from segfocal.sweeps.watch import Watch
 
@@ -156,20 +156,16 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def _start(record: Record, job: Job, program: Sequence[str], env: dict[str, str], pipe: int) -> Running:
-    before = record.directory / job.directory if job.directory else None
-    job.attempts += 1
-    job.directory = str(job.number) if job.attempts == 1 else f"{job.number}-{job.attempts}"
-    words = [*program, *job.overrides, *_going_on(job, before)]
+    goes_on = job.state == "interrupted" and (record.directory / job.directory).is_dir()
+    if not goes_on:
+        job.attempts += 1
+        job.directory = str(job.number) if job.attempts == 1 else f"{job.number}-{job.attempts}"
+    words = [*program, *job.overrides]
+    if goes_on and record.program == "train" and not any(line.startswith("ckpt=") for line in job.overrides):
+        words.append(f"ckpt={AUTO}")
     job.state, job.failure, job.objective = "running", None, None
     record.save()
     return Running(job, words, record.directory / job.directory, env, pipe)
-
-
-def _going_on(job: Job, before: Path | None) -> list[str]:
-    """Where an interrupted training goes on from; nothing where it has come to no checkpoint."""
-    if before is None or job.state != "interrupted" or not (before / "checkpoints" / "last.ckpt").is_file():
-        return []
-    return [] if any(line.startswith("ckpt=") for line in job.overrides) else [f"ckpt={quoted(before)}"]
 
 
 def _ended(record: Record, queue: Queue, running: Running) -> bool:

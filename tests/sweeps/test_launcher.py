@@ -139,7 +139,7 @@ def test_a_sweep_that_is_killed_takes_its_jobs_along_and_goes_on(sweep: Sweep, t
     process = started(tmp_path, "loss.gamma=0,1")
     second = sweep("loss.gamma=0,1")
     assert second.code == 2
-    assert second.err.endswith(f": process {process.pid} is running this sweep: wait for it, or sweep.dir=<another directory>\n")
+    assert second.err.endswith(f": process {process.pid} is at work there: wait for it, or sweep.dir=<another directory>\n")
     process.kill()
     process.communicate()
     deadline = time.monotonic() + 20
