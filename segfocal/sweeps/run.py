@@ -161,7 +161,7 @@ def _start(record: Record, job: Job, program: Sequence[str], env: dict[str, str]
         job.attempts += 1
         job.directory = str(job.number) if job.attempts == 1 else f"{job.number}-{job.attempts}"
     words = [*program, *job.overrides]
-    if goes_on and record.program == "train" and not any(line.startswith("ckpt=") for line in job.overrides):
+    if goes_on and not any(line.startswith("ckpt=") for line in job.overrides):
         words.append(f"ckpt={AUTO}")
     job.state, job.failure, job.objective = "running", None, None
     record.save()
