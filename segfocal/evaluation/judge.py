@@ -21,7 +21,7 @@ from segfocal.data.datamodule import SegmentationData
 from segfocal.data.dataset import Batch, Collate
 from segfocal.data.sampling import Key
 from segfocal.decision import Decision, labels_of
-from segfocal.errors import UserError
+from segfocal.errors import INTERRUPTED, Interrupted, UserError
 from segfocal.metrics.bootstrap import intervals
 from segfocal.metrics.boundary import BoundaryCounts
 from segfocal.metrics.images import ImageTable, Why
@@ -31,6 +31,7 @@ from segfocal.parallel.devices import PlacedDevice
 from segfocal.report.evaluated import Evaluated, Shown
 from segfocal.report.overlay import visible
 from segfocal.rundir import shown_path
+from segfocal.stopping import asked
 
 log = logging.getLogger("segfocal")
 
@@ -92,7 +93,7 @@ def judge(
     try:
         trainer.test(module, data.evaluation_loader(wanted.split), verbose=False)
     except SystemExit:  # Lightning turns Ctrl-C into an exit of its own
-        raise KeyboardInterrupt from None
+        raise Interrupted(asked() or INTERRUPTED) from None
     except ValueError as error:
         if "NaN" not in str(error):
             raise

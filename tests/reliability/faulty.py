@@ -1,7 +1,7 @@
 """A plug-in that strikes a run at a place that is named: `plugins=[tests.reliability.faulty]`, and the place in the environment.
 
 FAULT is "<place> <count> <what>": the process sends itself a signal when it comes to the place for the count-th time, or its group
-(group-SIGTERM), or fills the disk (full). Places: `step` and `validation`, a batch of these; `save`, amid the writing of a checkpoint;
+(group-SIGTERM), or fills the disk (full). Places: `step`, `validation` and `test`, a batch of these; `save`, amid the writing of a checkpoint;
 `saved`, when it has its name.
 """
 
@@ -67,6 +67,7 @@ def after(place: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 module.SegmentationModule.training_step = before("step", module.SegmentationModule.training_step)  # type: ignore[method-assign]
 module.SegmentationModule.validation_step = before("validation", module.SegmentationModule.validation_step)  # type: ignore[method-assign]
+module.SegmentationModule.test_step = before("test", module.SegmentationModule.test_step)  # type: ignore[method-assign]
 torch.save = before("save", torch.save)
 durable.write_whole = after("saved", durable.write_whole)
 
