@@ -39,10 +39,14 @@ from segfocal.config.parse import parse_sweep
 from segfocal.config.run import TrainConfig
 from segfocal.data.datamodule import SegmentationData
 from segfocal.data.dataset import Batch
-from segfocal.devices import resolve
 from segfocal.engine import build_module, build_trainer
+from segfocal.history import Means
 from segfocal.losses import FocalLoss
+from segfocal.parallel.devices import placed
+from segfocal.parallel.place import Place
+from segfocal.parallel.team import Team
 from segfocal.quiet import quieten
+from segfocal.step_ends import StepEnds
 
 BATCHES = 4  # that rows go round
 FUSED = "fused AdamW"  # and cuDNN's benchmark: the bare loop at the profile's settings
@@ -145,10 +149,10 @@ class Whole:
 
     def steps(self, loader: Any, count: int) -> float:
         """Seconds of a step, after the first."""
-        device = resolve(self.config.profile, self.config.trainer.precision, 0)
+        device = placed(self.config.profile, self.config.trainer.precision, 0)
         clock = Clock(device.torch_device)
-        trainer = build_trainer(self.config, self.out, device, self.data)
-        kept: list[Any] = [each for each in trainer.callbacks if isinstance(each, Averaging | LearningRateMonitor)]  # type: ignore[attr-defined]
+        trainer = build_trainer(self.config, self.out, device, Team(Place()), self.data, None)
+        kept: list[Any] = [each for each in trainer.callbacks if isinstance(each, Averaging | LearningRateMonitor | Means | StepEnds)]  # type: ignore[attr-defined]
         trainer.callbacks = [*kept, clock]  # type: ignore[attr-defined]  # Trainer has it, and does not declare it
         trainer.limit_train_batches = count + 2
         trainer.fit(self.module, loader)
