@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -25,9 +26,12 @@ class _Asked:
 
     def __init__(self) -> None:
         self.number: int | None = None
+        self.process = os.getpid()
         self.waits = False  # for the end of a step
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self.process:  # a data worker that has just been forked
+            return
         again, self.number = self.number is not None, number if self.number is None else self.number
         if again or not self.waits:
             raise Interrupted(CODES[signal.Signals(number)])
@@ -41,6 +45,7 @@ def listen() -> None:
     """Answer the signals; what a shell has told to be ignored, as nohup does, stays so. Once more, where a library has taken one over."""
     if threading.current_thread() is not threading.main_thread():  # Python's handlers run in the main thread alone
         return
+    _ASKED.process = os.getpid()
     for number in CODES:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _ASKED)

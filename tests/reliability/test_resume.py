@@ -27,8 +27,9 @@ STRIKES = [
     ("step 5 SIGTERM", 143),  # in mid-epoch
     ("step 2 SIGKILL", -9),  # with nothing but that checkpoint
     ("save 1 SIGKILL", -9),  # amid the first write of a checkpoint
-    ("validation 1 SIGINT", 130),
-    ("validation 2 SIGUSR1", 143),  # amid a validation that is begun anew
+    ("validation 1 SIGKILL", -9),
+    ("validation 2 SIGUSR1", 143),  # once: twice would put averages where they belong again, were they left in the weights' place
+    ("validation 1 SIGKILL", -9),  # of a validation that is begun anew
     ("saved 2 SIGKILL", -9),  # between two epochs
     ("step 8 SIGTERM", 143),  # the last of an epoch
     ("saved 1 SIGKILL", -9),  # when the best has been written, and the last has not

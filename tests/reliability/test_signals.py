@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import time
@@ -10,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from segfocal import stopping
+from segfocal.data.datamodule import SegmentationData
 from segfocal.errors import Interrupted
 from tests.conftest import ROOT, started
 from tests.reliability.chained import CHANCE, train
+from tests.test_training import configured
 
 
 def children(group: int) -> list[int]:
@@ -37,6 +40,20 @@ def test_data_workers_wait_for_the_run_and_end_with_it(tmp_path: Path, name: str
         assert children(process.pid) == []
     assert done.err == ""
     assert "interrupted after step 3: " in done.out
+
+
+def test_a_data_worker_does_not_listen(tmp_path: Path) -> None:
+    """The run may be waiting for its batch."""
+    config = configured("data=synthetic", "data.size=64", "data.train=24", "data.crop=[32,32]", "data.batch_size=2", "profile=cpu")
+    data = SegmentationData(config.data, config.augment, config.task, 3, 1, 0)
+    batches = iter(data.train_dataloader())
+    shown = [next(batches).indices]
+    for name in ("SIGTERM", "SIGINT", "SIGUSR1"):
+        (worker,) = multiprocessing.active_children()
+        assert worker.pid is not None
+        os.kill(worker.pid, signal.Signals[name])
+        shown.append(next(batches).indices)
+    assert len([*shown, *batches]) == 12
 
 
 def test_outside_of_training_the_first_signal_ends_the_run(tmp_path: Path) -> None:
