@@ -41,6 +41,7 @@ from segfocal.data.datamodule import SegmentationData
 from segfocal.data.dataset import Batch
 from segfocal.devices import resolve
 from segfocal.engine import build_module, build_trainer
+from segfocal.finite import FiniteSteps
 from segfocal.losses import FocalLoss
 from segfocal.quiet import quieten
 
@@ -148,7 +149,7 @@ class Whole:
         device = resolve(self.config.profile, self.config.trainer.precision, 0)
         clock = Clock(device.torch_device)
         trainer = build_trainer(self.config, self.out, device, self.data)
-        kept: list[Any] = [each for each in trainer.callbacks if isinstance(each, Averaging | LearningRateMonitor)]  # type: ignore[attr-defined]
+        kept: list[Any] = [each for each in trainer.callbacks if isinstance(each, Averaging | FiniteSteps | LearningRateMonitor)]  # type: ignore[attr-defined]
         trainer.callbacks = [*kept, clock]  # type: ignore[attr-defined]  # Trainer has it, and does not declare it
         trainer.limit_train_batches = count + 2
         trainer.fit(self.module, loader)

@@ -10,15 +10,17 @@ from typing import Any
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, RichProgressBar, WeightAveraging
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, RichProgressBar, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from segfocal.best import NumbersAreBest
 from segfocal.config.run import TrainConfig
 from segfocal.config.task import TaskConfig
 from segfocal.data.dataset import Batch, SegmentationDataset
 from segfocal.decision import Decision, labels_of
+from segfocal.finite import FiniteSteps
 from segfocal.parallel.callbacks import Together, of_all_processes
 from segfocal.report.overlay import Picture, sheet, visible
 from segfocal.sweeps.trial import Reporter, TrialOfJob
@@ -33,7 +35,7 @@ def build_callbacks(config: TrainConfig, run_dir: Path, validation: Segmentation
     callbacks: list[Callback] = []
     if config.callbacks.ema is not None:
         callbacks.append(Averaging(config.callbacks.ema))
-    callbacks.append(Together())
+    callbacks += [FiniteSteps(config), Together()]
     # Both are saved when the epoch is over, validation included: going on from either starts with the next epoch.
     keep = partial(KeptCheckpoint, run_dir / "checkpoints", save_on_train_epoch_end=True, enable_version_counter=False)
     callbacks.append(keep(filename="best", monitor=config.objective, mode=mode, every_n_epochs=every))
@@ -78,7 +80,7 @@ class ProgressBar(RichProgressBar):
         return metrics
 
 
-class KeptCheckpoint(ModelCheckpoint):
+class KeptCheckpoint(NumbersAreBest):
     """Remembers what was best also when a run goes on in another directory, where Lightning would forget it.
 
     The file itself is copied there by `checkpoint.bring_best`; where it could not be, the best is looked for anew.

@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from omegaconf import OmegaConf
 
 from segfocal import checkpoint as checkpoints
+from segfocal.best import best_of
 from segfocal.callbacks import Reports, build_callbacks
 from segfocal.compiling import compile_model, mode_of
 from segfocal.config.loss_sum import balanced
@@ -125,7 +126,7 @@ def fit(config: TrainConfig, run_dir: Path) -> float:
             "on: strategy.find_unused_parameters=true"
         ) from None
     stop_pruned(trainer)
-    best = run_dir / "checkpoints" / "best.ckpt"
+    best = best_of(run_dir, config.objective)
     split: Split = "test" if config.trainer.test and "test" in data.sources else "val"
     evaluate_trained(best, split, config, device, data, run_dir)
     objective = best_value(trainer)

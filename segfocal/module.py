@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from segfocal.compiling import eagerly
@@ -17,6 +18,7 @@ from segfocal.config.run import TrainConfig
 from segfocal.config.task import TaskConfig
 from segfocal.data.dataset import Batch
 from segfocal.decision import Decision
+from segfocal.finite import FiniteSteps
 from segfocal.inference import Inference
 from segfocal.metrics import SegmentationMetrics
 from segfocal.metrics.fitting import fit
@@ -59,6 +61,7 @@ class SegmentationModule(LightningModule):
         self.sample = PixelSample(task) if config and config.metrics.wants_sample(task.name) else None
         self.fitted = Decision(task.name)  # at the last validation
         self.figures: Figures = {}
+        self.finite: FiniteSteps | None = None  # of a training that is watched over
 
     def forward(self, image: Tensor) -> Tensor:
         logits: Tensor = self.model(image)
@@ -70,7 +73,8 @@ class SegmentationModule(LightningModule):
         torch.manual_seed((self.config.seed * 1_000_003 + self.global_step + self.global_rank * 1_000_000_007) % 2**63)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        return self._step(batch, "train")
+        loss = self._step(batch, "train")
+        return loss if self.finite is None else self.finite.watched(batch, loss, self._terms)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         return self._step(batch, "val")
@@ -87,14 +91,25 @@ class SegmentationModule(LightningModule):
                 logits = self.infer(batch.image)
         if self.loss is not None:
             loss = self.loss(logits, batch.target)
-            for name, value in {"loss": loss, **{f"loss_{term}": part for term, part in getattr(self.loss, "parts", {}).items()}}.items():
-                self.log(f"{stage}/{name}", value, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch.image))
+            for name, value in {"loss": loss, **self._terms}.items():
+                self._log_mean(f"{stage}/{name}", value, len(batch.image), of_finite=stage == "train")
             if stage == "train":
                 return cast(Tensor, loss)
         self.metrics.update(logits, batch.target)
         if self.sample is not None:
             self.sample.update(logits, batch.target, batch.indices)
         return cast(Tensor, logits)
+
+    @property
+    def _terms(self) -> dict[str, Tensor]:
+        """The losses that the last one was made of."""
+        return {f"loss_{term}": part for term, part in getattr(self.loss, "parts", {}).items()}
+
+    def _log_mean(self, name: str, value: Tensor, images: int, of_finite: bool) -> None:
+        """The mean over the images of an epoch; in training without the steps that are left out."""
+        counted = cast(int, images * value.isfinite()) if of_finite else images  # Lightning takes a tensor, too
+        value = value.detach().nan_to_num(0, 0, 0) if of_finite else value
+        self.log(name, value, on_step=False, on_epoch=True, sync_dist=True, batch_size=counted)
 
     def on_validation_epoch_start(self) -> None:
         self.metrics.reset()
@@ -148,6 +163,14 @@ class SegmentationModule(LightningModule):
     def _fused(self) -> bool:
         """Whether the optimiser may step in one kernel: with a GradScaler it could not clip gradients, and torch_npu has none."""
         return self.trainer.strategy.root_device.type in ("cpu", "cuda") and self.trainer.precision != "16-mixed"
+
+    def configure_gradient_clipping(
+        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        if self.finite is None:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        else:
+            self.finite.decide(optimizer, gradient_clip_val or 0)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["segfocal"] = {
