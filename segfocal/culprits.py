@@ -113,7 +113,7 @@ class Step:
 
 def far(names: Sequence[str], reach: Sequence[float]) -> list[str]:
     """The images among these whose pixels are not where pixels are."""
-    return [f"{name} holds {value:g}" for name, value in zip(names, reach, strict=True) if not value <= FAR]
+    return [f"{name} holds {value:.3g}" for name, value in zip(names, reach, strict=True) if not value <= FAR]
 
 
 def described(culprits: list[Culprit], norm: float = math.nan) -> str:

@@ -39,6 +39,9 @@ def test_an_npu_trains_as_the_cpu_does(on_npu: Callable[..., Any]) -> None:
     assert found["fp16 skips"]["scaler"]["scale"] == half["scaler"]["scale"]
     assert found["npu stops"]["steps"] == 2  # it is known in the third
     assert found["npu stops"]["said"].startswith("epoch 1, step 1: the loss is nan, for the samples train_00")
+    assert found["fp16 stops"]["said"].startswith(
+        "epoch 1, step 2: the gradient is nan, though the loss is finite, for the samples train_00"
+    )
     assert found["withheld"] == dict.fromkeys(found["withheld"], True)
     # Mixed precision is mixed: the model computes in half, its weights stay in single.
     assert half["kinds"] == ["npu torch.float16", "weights npu torch.float32"]

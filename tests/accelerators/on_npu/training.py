@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def train(name: str, device: str, *overrides: str) -> dict[str, Any]:
 
 
 SKIPS = ["loss=faulty", "loss.at=[3,4]", "trainer.nonfinite=skip"]  # all of the second epoch
-NO_MOMENTUM = ["optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=false"]  # else it goes on where a gradient is zero
+PLAIN = ["optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=false", "optimizer.weight_decay=0"]  # stands still without a gradient
 
 
 def skipping(name: str, device: str, *overrides: str) -> dict[str, Any]:
@@ -99,16 +100,26 @@ def skipping(name: str, device: str, *overrides: str) -> dict[str, Any]:
     return {**found, "epochs": [best["epoch"], last["epoch"]], "skipped": last["callbacks"]["FiniteSteps"]["skipped"]}
 
 
-def stopping(name: str) -> dict[str, Any]:
-    """A training whose first of four steps is not finite: the steps until that is known, and what is said."""
+def stopping(name: str, device: str, *overrides: str) -> dict[str, Any]:
+    """A training that is stopped: the steps until then, and what is said."""
     watch, out = Watch(), ROOT / name
     out.mkdir()
     with watched(watch):
         try:
-            engine.fit(configured(*TINY, *SMALL, *ON["npu"], "data.train=16", "loss=faulty", "loss.at=[1]"), out)
+            engine.fit(configured(*TINY, *SMALL, *ON[device], "loss=faulty", *overrides), out)
         except UserError as error:
             return {"steps": len(watch.losses), "said": str(error)}
     return {}
+
+
+def beyond_the_scale() -> dict[str, Any]:
+    """Gradients that are infinite in the first two steps, while GradScaler's scale is 1, and one half."""
+    usual = torch_npu.npu.amp.GradScaler
+    torch_npu.npu.amp.GradScaler = partial(usual, init_scale=1.0)
+    try:
+        return stopping("fp16_stops", "fp16", "loss.how=gradient", "loss.at=[1,2]")
+    finally:
+        torch_npu.npu.amp.GradScaler = usual
 
 
 def withheld() -> dict[str, bool]:
@@ -163,9 +174,10 @@ def main() -> dict[str, Any]:
     found["fp16"] = train("fp16", "fp16")
     found["fp16 from fp16"] = train("fp16_more", "fp16", "trainer.max_epochs=3", f"ckpt={ROOT / 'fp16'}")
     found["bf16"] = train("bf16", "bf16", one, "callbacks.ema=0.9")
-    found["npu skips"] = skipping("npu_skips", "npu", *NO_MOMENTUM)
+    found["npu skips"] = skipping("npu_skips", "npu", *PLAIN)
     found["fp16 skips"] = skipping("fp16_skips", "fp16")
-    found["npu stops"] = stopping("npu_stops")
+    found["npu stops"] = stopping("npu_stops", "npu", "data.train=16", "loss.at=[1]")
+    found["fp16 stops"] = beyond_the_scale()
     found["withheld"] = withheld()
     found["evaluated"] = {
         f"{run} on {device}": evaluated(f"{run}_on_{device}", run, *ON[device][:-1]) for run in ("npu", "cpu") for device in ("npu", "cpu")
