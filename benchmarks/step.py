@@ -40,6 +40,7 @@ from segfocal.config.run import TrainConfig
 from segfocal.data.datamodule import SegmentationData
 from segfocal.data.dataset import Batch
 from segfocal.engine import build_module, build_trainer
+from segfocal.finite import FiniteSteps
 from segfocal.history import Means
 from segfocal.losses import FocalLoss
 from segfocal.parallel.devices import placed
@@ -152,7 +153,8 @@ class Whole:
         device = placed(self.config.profile, self.config.trainer.precision, 0)
         clock = Clock(device.torch_device)
         trainer = build_trainer(self.config, self.out, device, Team(Place()), self.data, None)
-        kept: list[Any] = [each for each in trainer.callbacks if isinstance(each, Averaging | LearningRateMonitor | Means | StepEnds)]  # type: ignore[attr-defined]
+        each_step = Averaging | FiniteSteps | LearningRateMonitor | Means | StepEnds
+        kept: list[Any] = [each for each in trainer.callbacks if isinstance(each, each_step)]  # type: ignore[attr-defined]
         trainer.callbacks = [*kept, clock]  # type: ignore[attr-defined]  # Trainer has it, and does not declare it
         trainer.limit_train_batches = count + 2
         trainer.fit(self.module, loader)

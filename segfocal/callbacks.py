@@ -10,15 +10,17 @@ from typing import Any
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, RichProgressBar, WeightAveraging
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, RichProgressBar, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from segfocal.best import NumbersAreBest
 from segfocal.config.run import TrainConfig
 from segfocal.config.task import TaskConfig
 from segfocal.data.dataset import Batch, SegmentationDataset
 from segfocal.decision import Decision, labels_of
+from segfocal.finite import FiniteSteps
 from segfocal.history import History, Means
 from segfocal.parallel.callbacks import Together, of_all_processes
 from segfocal.parallel.team import Team
@@ -39,7 +41,7 @@ def build_callbacks(
     callbacks: list[Callback] = [Means(history)]
     if config.callbacks.ema is not None:
         callbacks.append(Averaging(config.callbacks.ema))
-    callbacks += [Together(), StepEnds(run_dir / CHECKPOINTS / LAST, team, config.callbacks.save_every)]
+    callbacks += [FiniteSteps(config), Together(), StepEnds(run_dir / CHECKPOINTS / LAST, team, config.callbacks.save_every)]
     # Both are saved when the epoch is over, validation included: going on from either starts with the next epoch.
     keep = partial(KeptCheckpoint, run_dir / CHECKPOINTS, save_on_train_epoch_end=True, enable_version_counter=False)
     callbacks.append(keep(filename=Path(BEST).stem, monitor=config.objective, mode=mode, every_n_epochs=every))
@@ -93,7 +95,7 @@ class ProgressBar(RichProgressBar):
         return metrics
 
 
-class KeptCheckpoint(ModelCheckpoint):
+class KeptCheckpoint(NumbersAreBest):
     """Remembers what was best also when a run goes on in another directory, where Lightning would forget it.
 
     The file itself is brought there by `going_on`; where it could not be, the best is looked for anew.

@@ -92,7 +92,9 @@ def locate(ckpt: str, which: str) -> Path:
     if path.is_dir():
         found = path / "checkpoints" / f"{which}.ckpt"
         if not found.is_file():
-            raise UserError(f"ckpt={ckpt}: no checkpoints/{which}.ckpt in that directory")
+            last = found.with_name("last.ckpt")
+            hint = f": no objective was a number yet: ckpt={last}" if last.is_file() else ""
+            raise UserError(f"ckpt={ckpt}: no checkpoints/{which}.ckpt in that directory{hint}")
         return found
     if not path.is_file():
         raise UserError(f"ckpt={ckpt}: no such file or run directory (seen from {Path.cwd()})")

@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from omegaconf import OmegaConf
 
 from segfocal import checkpoint as checkpoints
+from segfocal.best import best_of
 from segfocal.callbacks import Reports, build_callbacks
 from segfocal.compiling import compile_model, mode_of
 from segfocal.config.loss_sum import balanced
@@ -41,7 +42,7 @@ from segfocal.parallel.sharded import ShardedModule, with_synchronised_batchnorm
 from segfocal.parallel.share import check_shares
 from segfocal.parallel.team import Team, join
 from segfocal.quiet import quieten
-from segfocal.rundir import BEST, CHECKPOINTS, claimed, kept_checkpoints, shown_path
+from segfocal.rundir import claimed, kept_checkpoints, shown_path
 from segfocal.stopping import asked, at_step_ends
 from segfocal.sweeps.record import key_of_run
 from segfocal.sweeps.trial import Pruned
@@ -143,7 +144,7 @@ def _fit(config: TrainConfig, run_dir: Path, device: PlacedDevice, team: Team) -
             "on: strategy.find_unused_parameters=true"
         ) from None
     stop_pruned(trainer)
-    best = run_dir / CHECKPOINTS / BEST
+    best = best_of(run_dir, config.objective)
     split: Split = "test" if config.trainer.test and "test" in data.sources else "val"
     evaluate_trained(best, split, config, device, data, run_dir)
     objective = best_value(trainer)

@@ -102,9 +102,9 @@ class Means(Callback):
         self.sums: dict[str, Tensor] = {}  # of values times samples, and of samples
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        count = len(batch.image)
         for name, value in pl_module.losses.items():  # type: ignore[union-attr,operator]  # of the segmentation module
-            added = torch.stack([value.float() * count, torch.full_like(value, count, dtype=torch.float32)])
+            count = len(batch.image) * value.isfinite().float()  # a step that is left out is no part of the mean
+            added = torch.stack([value.float().nan_to_num(0, 0, 0) * count, count])
             self.sums[name] = self.sums[name] + added if name in self.sums else added
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from segfocal.compiling import eagerly
@@ -17,6 +18,7 @@ from segfocal.config.run import TrainConfig
 from segfocal.config.task import TaskConfig
 from segfocal.data.dataset import Batch
 from segfocal.decision import Decision
+from segfocal.finite import FiniteSteps
 from segfocal.inference import Inference
 from segfocal.metrics import SegmentationMetrics
 from segfocal.metrics.fitting import fit
@@ -61,6 +63,7 @@ class SegmentationModule(LightningModule):
         self.figures: Figures = {}
         self.losses: dict[str, Tensor] = {}
         """What the last step has lost, in all and by each term of a sum."""
+        self.finite: FiniteSteps | None = None  # of a training that is watched over
 
     def forward(self, image: Tensor) -> Tensor:
         logits: Tensor = self.model(image)
@@ -72,7 +75,8 @@ class SegmentationModule(LightningModule):
         torch.manual_seed((self.config.seed * 1_000_003 + self.global_step + self.global_rank * 1_000_000_007) % 2**63)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        return self._step(batch, "train")
+        loss = self._step(batch, "train")
+        return loss if self.finite is None else self.finite.watched(batch, loss, self._terms)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
         return self._step(batch, "val")
@@ -89,7 +93,7 @@ class SegmentationModule(LightningModule):
                 logits = self.infer(batch.image)
         if self.loss is not None:
             loss = self.loss(logits, batch.target)
-            losses = {"loss": loss, **{f"loss_{term}": part for term, part in getattr(self.loss, "parts", {}).items()}}
+            losses = {"loss": loss, **self._terms}
             if stage == "train":
                 self.losses = {name: value.detach() for name, value in losses.items()}
                 return cast(Tensor, loss)
@@ -99,6 +103,11 @@ class SegmentationModule(LightningModule):
         if self.sample is not None:
             self.sample.update(logits, batch.target, batch.indices)
         return cast(Tensor, logits)
+
+    @property
+    def _terms(self) -> dict[str, Tensor]:
+        """The losses that the last one was made of."""
+        return {f"loss_{term}": part for term, part in getattr(self.loss, "parts", {}).items()}
 
     def on_validation_epoch_start(self) -> None:
         self.metrics.reset()
@@ -152,6 +161,14 @@ class SegmentationModule(LightningModule):
     def _fused(self) -> bool:
         """Whether the optimiser may step in one kernel: with a GradScaler it could not clip gradients, and torch_npu has none."""
         return self.trainer.strategy.root_device.type in ("cpu", "cuda") and self.trainer.precision != "16-mixed"
+
+    def configure_gradient_clipping(
+        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        if self.finite is None:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        else:
+            self.finite.decide(optimizer, gradient_clip_val or 0)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["segfocal"] = {

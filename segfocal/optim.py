@@ -6,8 +6,9 @@ import math
 from typing import Any, Literal
 
 import torch
-from torch import nn
-from torch.optim import Optimizer
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from segfocal.config.optim import (
@@ -49,6 +50,39 @@ def fuse(groups: list[dict[str, Any]], fused: bool) -> None:
     for group in groups:
         if "fused" in group:
             group["fused"] = fused or None
+
+
+def withhold(optimizer: Optimizer, bad: Tensor) -> None:
+    """Have the next step of an optimiser change nothing where `bad` is true, on an accelerator without waiting to know.
+
+    A fused optimiser of an accelerator leaves such a step out, as it does for a GradScaler. Others there take it with a gradient of zero:
+    momentum and weight decay go on. On a CPU no optimiser has anything to do.
+
+    Args:
+        bad: a scalar on the device of the gradient.
+    """
+    if bad.device.type == "cpu":
+        if bad:
+            optimizer.zero_grad(set_to_none=True)
+    elif optimizer.param_groups[0].get("fused"):
+        optimizer.found_inf = bad.float()  # type: ignore[attr-defined]  # what torch's fused optimisers look for
+    else:
+        for gradient in gradients(optimizer):
+            local = gradient.to_local() if isinstance(gradient, DTensor) else gradient
+            local.masked_fill_(bad, 0)
+
+
+def start_momentum(optimizer: Optimizer) -> None:
+    """Let momentum be there, as zero: where its first step is left out, torch's fused SGD goes on with what lay in memory before."""
+    for group in optimizer.param_groups:
+        if isinstance(optimizer, SGD) and group["fused"] and group["momentum"]:
+            for parameter in group["params"]:
+                optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
+
+
+def gradients(optimizer: Optimizer) -> list[Tensor]:
+    """All that there are of an optimiser's parameters."""
+    return [parameter.grad for group in optimizer.param_groups for parameter in group["params"] if parameter.grad is not None]
 
 
 def warmed_up(share: float, warmup: float) -> tuple[float, float]:

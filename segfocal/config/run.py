@@ -74,6 +74,9 @@ class TrainerConfig:
             takes data.batch_size.
         find_lr: look for the rate at which the loss falls fastest, and take it for optimizer.lr.
         test: evaluate the best checkpoint on the test split at the end.
+        nonfinite: what becomes of a step whose loss or gradient is NaN or infinite, which is never taken: `stop` ends the run, with the
+            names of the samples and exit code 2; `skip` leaves the step out and goes on.
+        nonfinite_limit: skipped steps in a row at which the run stops.
     """
 
     max_epochs: Count = 20
@@ -85,6 +88,8 @@ class TrainerConfig:
     find_batch_size: Annotated[int, Field(strict=True, ge=2)] | None = None
     find_lr: Flag = False
     test: Flag = True
+    nonfinite: Literal["stop", "skip"] = "stop"
+    nonfinite_limit: Count = 10
 
     def __post_init__(self) -> None:
         if self.validate_every > self.max_epochs:
@@ -100,7 +105,8 @@ class CallbacksConfig:
     Args:
         name: the option.
         ema: decay of the moving average of the weights, which is what is validated and kept; null has none.
-        early_stopping: stop after so many validations without a better objective; null goes on to the end.
+        early_stopping: stop after so many validations without a better objective, an objective that is no number being none; null goes
+            on to the end.
         overlays: draw so many validation images, the same after every validation.
         save_every: so many steps to a checkpoint within an epoch, for epochs of hours; null writes one at the end of each epoch, and when
             a signal ends the run.

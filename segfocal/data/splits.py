@@ -149,7 +149,7 @@ def torn(splits: dict[str, list[Sample]], key: str) -> list[Fault]:
     ]
 
 
-def named(names: list[str]) -> str:
+def named(names: list[str], most: int = MOST_NAMED) -> str:
     """Names for a message, the first of them."""
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return ", ".join(names[:MOST_NAMED]) + more
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -32,6 +32,17 @@ def test_an_npu_trains_as_the_cpu_does(on_npu: Callable[..., Any]) -> None:
     assert npu["notes"] == [{}] * 4
     assert half["notes"] == [{"sync item": 1}] * 4
     assert found["bf16"]["notes"] == [{}, {"upload copy from the CPU": 2}]  # the count of torch's AveragedModel
+    # Steps that are not finite: nothing is left of them, nothing waits for it, and GradScaler's scale is not lowered for them.
+    for run_of, notes in (("npu skips", {}), ("fp16 skips", {"sync item": 1})):
+        assert found[run_of]["notes"] == [notes] * 4, run_of
+        assert (found[run_of]["epochs"], found[run_of]["skipped"], found[run_of]["unchanged"]) == ([0, 1], 2, True), run_of
+    assert found["fp16 skips"]["scaler"]["scale"] == half["scaler"]["scale"]
+    assert found["npu stops"]["steps"] == 2  # it is known in the third
+    assert found["npu stops"]["said"].startswith("epoch 1, step 1: the loss is nan, for the samples train_00")
+    assert found["fp16 stops"]["said"].startswith(
+        "epoch 1, step 2: the gradient is nan, though the loss is finite, for the samples train_00"
+    )
+    assert found["withheld"] == dict.fromkeys(found["withheld"], True)
     # Mixed precision is mixed: the model computes in half, its weights stay in single.
     assert half["kinds"] == ["npu torch.float16", "weights npu torch.float32"]
     assert found["bf16"]["kinds"] == ["npu torch.bfloat16", "weights npu torch.float32"]

@@ -5,15 +5,22 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch_npu  # before any backward pass: autograd asks once which devices there are
 from lightning.pytorch import Callback
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
 
 from segfocal import checkpoint as checkpoints
 from segfocal import engine
+from segfocal.config.schema import load_plugins
+from segfocal.errors import UserError
 from segfocal.evaluation import evaluate
+from segfocal.optim import start_momentum, withhold
 from tests.accelerators.on_npu import answer
 from tests.test_training import TINY, configured, figures
 
@@ -81,6 +88,68 @@ def train(name: str, device: str, *overrides: str) -> dict[str, Any]:
     }
 
 
+SKIPS = ["loss=faulty", "loss.at=[3,4]", "trainer.nonfinite=skip"]  # all of the second epoch
+PLAIN = ["optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=false", "optimizer.weight_decay=0"]  # stands still without a gradient
+
+
+def skipping(name: str, device: str, *overrides: str) -> dict[str, Any]:
+    """A training whose second epoch changes nothing."""
+    found = train(name, device, *SKIPS, *overrides)
+    best, last = (checkpoints.read(ROOT / name / "checkpoints" / f"{which}.ckpt") for which in ("best", "last"))
+    found["unchanged"] = all(torch.equal(value, last["state_dict"][key]) for key, value in best["state_dict"].items())
+    return {**found, "epochs": [best["epoch"], last["epoch"]], "skipped": last["callbacks"]["FiniteSteps"]["skipped"]}
+
+
+def stopping(name: str, device: str, *overrides: str) -> dict[str, Any]:
+    """A training that is stopped: the steps until then, and what is said."""
+    watch, out = Watch(), ROOT / name
+    out.mkdir()
+    with watched(watch):
+        try:
+            engine.fit(configured(*TINY, *SMALL, *ON[device], "loss=faulty", *overrides), out)
+        except UserError as error:
+            return {"steps": len(watch.losses), "said": str(error)}
+    return {}
+
+
+def beyond_the_scale() -> dict[str, Any]:
+    """Gradients that are infinite in the first two steps, while GradScaler's scale is 1, and one half."""
+    usual = torch_npu.npu.amp.GradScaler
+    torch_npu.npu.amp.GradScaler = partial(usual, init_scale=1.0)
+    try:
+        return stopping("fp16_stops", "fp16", "loss.how=gradient", "loss.at=[1,2]")
+    finally:
+        torch_npu.npu.amp.GradScaler = usual
+
+
+def withheld() -> dict[str, bool]:
+    """Whether optimisers that take their step in one kernel change nothing when that is kept from them, be it their first step."""
+    kinds: dict[str, Callable[[list[nn.Parameter]], Optimizer]] = {
+        "adamw": lambda weights: AdamW(weights, fused=True),
+        "sgd": lambda weights: SGD(weights, 0.1, momentum=0.9, fused=True),
+    }
+    return {f"{kind} {before}": unchanged(build, before) for kind, build in kinds.items() for before in (0, 2)}
+
+
+def unchanged(build: Callable[[list[nn.Parameter]], Optimizer], before: int) -> bool:
+    weights = [nn.Parameter(torch.randn(9, device="npu")) for _ in range(2)]
+    optimizer = build(weights)
+    start_momentum(optimizer)
+
+    def step(bad: bool) -> list[Tensor]:
+        for weight in weights:
+            weight.grad = torch.full_like(weight, torch.nan) if bad else torch.randn_like(weight)
+        withhold(optimizer, torch.tensor(bad, device="npu"))
+        optimizer.step()
+        state = [value for weight in weights for value in optimizer.state[weight].values()]
+        return [value.detach().cpu().clone() for value in [*weights, *state]]
+
+    there = [step(False) for _ in range(before)][-1] if before else [*(weight.detach().cpu().clone() for weight in weights)]
+    found = step(True)
+    moments = found[len(there) :]  # of a first step, zero
+    return all(map(torch.equal, there, found)) and not any(value.any() for value in moments)
+
+
 def evaluated(name: str, run: str, *overrides: str) -> dict[str, Any]:
     out = ROOT / name
     out.mkdir()
@@ -94,6 +163,7 @@ def evaluated(name: str, run: str, *overrides: str) -> dict[str, Any]:
 
 
 def main() -> dict[str, Any]:
+    load_plugins(["tests.faulty"], {})
     one, two = "trainer.max_epochs=1", "trainer.max_epochs=2"
     found = {"cpu": train("cpu", "cpu"), "npu": train("npu", "npu")}
     train("npu_half", "npu", one)
@@ -104,6 +174,11 @@ def main() -> dict[str, Any]:
     found["fp16"] = train("fp16", "fp16")
     found["fp16 from fp16"] = train("fp16_more", "fp16", "trainer.max_epochs=3", f"ckpt={ROOT / 'fp16'}")
     found["bf16"] = train("bf16", "bf16", one, "callbacks.ema=0.9")
+    found["npu skips"] = skipping("npu_skips", "npu", *PLAIN)
+    found["fp16 skips"] = skipping("fp16_skips", "fp16")
+    found["npu stops"] = stopping("npu_stops", "npu", "data.train=16", "loss.at=[1]")
+    found["fp16 stops"] = beyond_the_scale()
+    found["withheld"] = withheld()
     found["evaluated"] = {
         f"{run} on {device}": evaluated(f"{run}_on_{device}", run, *ON[device][:-1]) for run in ("npu", "cpu") for device in ("npu", "cpu")
     }
