@@ -15,7 +15,7 @@ from segfocal import checkpoint as checkpoints
 from segfocal.errors import UserError
 from tests.conftest import ROOT, Result, run, spawn
 from tests.faulty import SEEN
-from tests.test_resume import differing, kept
+from tests.reliability.chained import differing, kept
 
 RUN = [  # four batches an epoch
     "model.encoder=tu-test_resnet",
