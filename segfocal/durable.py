@@ -15,6 +15,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from segfocal.checkpoint import read
 from segfocal.wholefile import write_whole
 
 
@@ -43,6 +44,10 @@ class DurableCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         with interrupts_wait():
             self._write(tree_map(lambda item: item.detach().cpu() if isinstance(item, Tensor) else item, checkpoint), Path(path))
+
+    def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
+        """As every other reading, whatever Lightning was told."""
+        return read(Path(path))
 
     def _write(self, on_cpu: dict[str, Any], target: Path) -> None:
         write_whole(target, lambda file: torch.save(on_cpu, file))

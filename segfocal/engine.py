@@ -31,6 +31,7 @@ from segfocal.errors import UserError
 from segfocal.evaluation import evaluate_trained
 from segfocal.finding import find
 from segfocal.losses import build_loss
+from segfocal.memory import memory_told
 from segfocal.models import build_model, check_size, set_bias_prior
 from segfocal.module import SegmentationModule
 from segfocal.parallel.devices import PlacedDevice, placed
@@ -39,6 +40,7 @@ from segfocal.parallel.sharded import ShardedModule, with_synchronised_batchnorm
 from segfocal.parallel.share import check_shares
 from segfocal.parallel.team import join
 from segfocal.quiet import quieten
+from segfocal.restored import check_loss, check_state, restoring
 from segfocal.rundir import shown_path
 from segfocal.sweeps.trial import Pruned
 from segfocal.switches import kernels_told
@@ -47,6 +49,7 @@ from segfocal.weights import normalization
 log = logging.getLogger("segfocal")
 
 
+@memory_told()
 @kernels_told()
 def fit(config: TrainConfig, run_dir: Path) -> float:
     """Train, keep the best and the last checkpoint, evaluate the best.
@@ -70,6 +73,7 @@ def fit(config: TrainConfig, run_dir: Path) -> float:
     if resumed:
         content = checkpoints.read(resumed)
         checkpoints.check_same_model(content, plain, resumed)
+        check_loss(content, config.loss.name, resumed)
         chosen = checkpoints.with_splits(chosen, content)
         log.info("going on from %s", resumed)
     device = placed(config.profile, config.trainer.precision, config.data.num_workers, config.strategy, config.trainer.devices)
@@ -103,6 +107,8 @@ def fit(config: TrainConfig, run_dir: Path) -> float:
     seed_everything(config.seed, verbose=False)
     with team.one_first():  # weights are downloaded once
         module = build_module(config, data, stats["train"])
+    if resumed and content:
+        check_state(content, module, resumed)
     if team.leads:
         OmegaConf.save(OmegaConf.create(dataclasses.asdict(config)), run_dir / "config.yaml")
         (run_dir / "splits.json").write_text(json.dumps(data.sources.names(), indent=1), encoding="utf-8")
@@ -112,7 +118,8 @@ def fit(config: TrainConfig, run_dir: Path) -> float:
     trainer = build_trainer(config, run_dir, device, data)
     compile_model(module.model, compiled)
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
+        with restoring(trainer, resumed):
+            trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
     except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C into an exit of its own
         if not team.failed():
             log.info("interrupted; go on with ckpt=%s", shown_path(run_dir))

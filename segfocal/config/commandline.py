@@ -6,9 +6,9 @@ import itertools
 
 from segfocal.nearest import did_you_mean
 
-# Hydra's flags: those that a word follows, and those that stand alone.
-WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--info", "-i"}
-WITH_VALUE |= {"--experimental-rerun"}
+# Hydra's flags: those that would take the configuration from elsewhere, those that a word follows, and those that stand alone.
+ELSEWHERE = {"--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--experimental-rerun"}
+WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--info", "-i"} | ELSEWHERE
 SWEEPS = {"--multirun", "-m"}
 COMPLETES = {"--shell-completion", "-sc"}
 ALONE = SWEEPS | COMPLETES | {"--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r"}
@@ -30,7 +30,10 @@ def parted(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 def unknown(flags: list[str]) -> list[str]:
-    """A line for each flag that there is not."""
+    """A line for each flag that there is not, or that is not taken."""
     known = WITH_VALUE | ALONE
     given = [word.partition("=")[0] for word in flags if word.startswith("-")]
-    return [f"{flag}: no such flag{did_you_mean(flag, {*known, '--json'})}; see --help" for flag in given if flag not in known]
+    taken = "the configuration is that of conf/: options of your own go into conf/experiment/, what is the machine's into conf/local/"
+    return [f"{flag}: {taken}" for flag in given if flag in ELSEWHERE] + [
+        f"{flag}: no such flag{did_you_mean(flag, {*known, '--json'})}; see --help" for flag in given if flag not in known
+    ]

@@ -16,6 +16,7 @@ from segfocal.errors import UserError
 from segfocal.evaluation.answer import answer
 from segfocal.evaluation.data import check, check_same, open_data
 from segfocal.evaluation.judge import Wanted, judge
+from segfocal.memory import memory_told
 from segfocal.parallel.devices import PlacedDevice, placed
 from segfocal.parallel.share import check_share
 from segfocal.parallel.team import join
@@ -28,6 +29,7 @@ DRAWS = 1000
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # what a place for files may say when it is written to
 
 
+@memory_told()
 @kernels_told()
 def evaluate(config: EvaluateConfig, run_dir: Path) -> float:
     """Evaluate checkpoints on a split of their own data or of other data.
