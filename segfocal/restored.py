@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
@@ -28,14 +28,25 @@ KEPT = re.compile(r"[\w.=-]*\.ckpt")  # what a checkpoint of ours is called
 
 
 @dataclass(config=ConfigDict(extra="allow"), kw_only=True)
+class _Loops:
+    """Of these Lightning takes what is there."""
+
+    fit_loop: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        if not all(isinstance(self.fit_loop.get(key), dict) for key in ("epoch_progress", "epoch_loop.batch_progress")):
+            raise ValueError("no progress")
+
+
+@dataclass(config=ConfigDict(extra="allow"), kw_only=True)
 class _State:
     """What Lightning goes on from."""
 
     epoch: Index
     global_step: Index
-    loops: dict[str, dict[str, Any]]
-    optimizer_states: list[dict[str, Any]]
-    lr_schedulers: list[dict[str, Any]]
+    loops: _Loops
+    optimizer_states: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    lr_schedulers: Annotated[list[dict[str, Any]], Field(min_length=1)]
     callbacks: dict[str, dict[str, Any]]
 
 

@@ -289,7 +289,10 @@ HOSTILE: dict[str, tuple[Make, str]] = {
     "lists in lists": (_nested(100_000), MORE + "lists that are in each other"),
     "a number of a thousand digits": (adding(10**1000), "cannot be read as a checkpoint: "),
     "a number beyond 64 bits": (adding(10**30), MORE + "a number beyond 64 bits"),
-    "a model of more gigabytes than its weights": (spoilt(_large_model, "model.encoder=resnet34"), UNUSABLE + "its model would have more than 1.3 GB of weights"),
+    "a model of more gigabytes than its weights": (
+        spoilt(_large_model, "model.encoder=resnet34"),
+        UNUSABLE + "its model would have more than 1.3 GB of weights",
+    ),
     "a hundred thousand classes": (spoilt(_many_classes, "task=multilabel"), UNUSABLE + "task.classes: at most 1000 names"),
     # wrong types
     "a set": (adding({1, 2}), MORE + r"(__builtin__|builtins)\.set\)$"),
