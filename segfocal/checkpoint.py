@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import re
-import zipfile
+import json
+import math
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -28,9 +28,11 @@ from segfocal.config.run import ModelConfig
 from segfocal.config.task import TaskConfig
 from segfocal.decision import Decision
 from segfocal.errors import UserError, first_line
-from segfocal.models import build_model
+from segfocal.models import build_model, within
+from segfocal.plainfile import NotPlainError, read_plain
 
 FORMAT = 1
+SLACK = 2**30  # bytes of weights that encoders make and throw away: their classifiers
 
 
 @dataclass(config=ConfigDict(extra="allow"), kw_only=True)
@@ -52,12 +54,19 @@ class About:
         for group in ("task", "model", "data"):
             if not isinstance(self.config.get(group), dict):
                 raise ValueError(f"its configuration has no {group}")
-        if not isinstance(self.config.get("seed"), int):
+        if type(seed := self.config.get("seed")) is not int or seed < 0:
             raise ValueError("its configuration has no seed")
+        metrics = self.config.get("metrics", {})
+        if not isinstance(metrics, dict) or not _positive(metrics.get("beta", 1.0)):
+            raise ValueError("its configuration has no beta of its metrics")
         if self.classes != self.config["task"].get("classes"):
             raise ValueError("its classes are not those of its task")
         if len(self.mean) != len(self.std) or len(self.mean) != self.config["model"].get("in_channels"):
             raise ValueError("mean and std are not of as many channels as its model takes")
+
+
+def _positive(value: Any) -> bool:
+    return type(value) in (int, float) and 0 < value < math.inf
 
 
 def about(
@@ -109,15 +118,16 @@ def read(path: Path) -> dict[str, Any]:
     """
     content = shared_weights.read(path) if path.suffix == shared_weights.SUFFIX else _load(path)
     ours = content.get("segfocal") if isinstance(content, dict) else None
-    if not isinstance(ours, dict) or "format" not in ours or not _are_weights(content.get("state_dict")):
+    if not isinstance(ours, dict) or type(ours.get("format")) is not int or not _are_weights(content.get("state_dict")):
         raise UserError(f"{path}: not a checkpoint of this program")
     if ours["format"] != FORMAT:
-        raise UserError(
-            f"{path}: written in format {ours['format']}, this version reads {FORMAT}: "
-            f"use the version that wrote it ({ours.get('versions')})"
-        )
+        wrote = str(ours.get("versions"))[:160]
+        raise UserError(f"{path}: written in format {ours['format']}, this version reads {FORMAT}: use the version that wrote it ({wrote})")
     try:
+        json.dumps(ours)  # plain data without tensors
         TypeAdapter(About).validate_python(ours)
+    except TypeError as error:
+        raise UserError(f"{path}: not a checkpoint of this program ({first_line(error)})") from None
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])[:60]
@@ -132,14 +142,12 @@ def _are_weights(state: Any) -> bool:
 
 def _load(path: Path) -> Any:
     try:
-        with zipfile.ZipFile(path) as archive:  # torch does not look at the checksums: a flipped bit would be another number
-            if (spoilt := archive.testzip()) is not None:
-                raise ValueError(f"the checksum of {spoilt} is wrong")
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, KeyError, ...
-        refused = re.search("Unsupported global: GLOBAL [^ ]+", str(error))  # after it torch says how to run what is refused here
-        why = refused[0] if refused else first_line(error)
-        raise UserError(f"{path}: cannot be read as a checkpoint: damaged, or it holds more than plain data ({why})") from None
+        return read_plain(path)
+    except NotPlainError as error:
+        why = f"it holds more than plain data ({first_line(error)})"
+    except Exception as error:  # zipfile and torch raise RuntimeError, UnpicklingError, EOFError, KeyError, ...
+        why = f"damaged, or something else ({first_line(error)})"
+    raise UserError(f"{path}: cannot be read as a checkpoint: {why}")
 
 
 class Rebuilt(NamedTuple):
@@ -164,7 +172,8 @@ def rebuild(content: dict[str, Any], path: Path) -> Rebuilt:
     stored = content["segfocal"]["config"]
     try:
         task, architecture = parse(TaskConfig, stored["task"]), parse(ModelConfig, stored["model"])
-        model = build_model(architecture, task, pretrained=False)
+        with within(SLACK + 2 * sum(value.nbytes for value in content["state_dict"].values())):
+            model = build_model(architecture, task, pretrained=False)
     except UserError as error:
         raise UserError(f"{path}: its configuration cannot be used: {first_line(error)}") from None
     load_weights(model, content, path)
@@ -178,6 +187,9 @@ def load_weights(model: nn.Module, checkpoint: dict[str, Any], path: Path) -> No
         UserError: naming the first that does not, or that is not finite.
     """
     state = {name.removeprefix("model."): value for name, value in checkpoint["state_dict"].items() if name.startswith("model.")}
+    for name, tensor in state.items():
+        if tensor.dtype not in shared_weights.DTYPES:
+            raise UserError(f"{path}: {name[:80]} is of {tensor.dtype}, which no weights of this program are")
     try:
         model.load_state_dict(state, strict=True)
     except RuntimeError as error:
@@ -206,7 +218,7 @@ def decision_of(content: dict[str, Any], task: TaskConfig, path: Path) -> Decisi
     try:
         return Decision.of(content["segfocal"].get("decision"), task)
     except (TypeError, ValueError) as error:
-        raise UserError(f"{path}: its thresholds cannot be used: {error}") from None
+        raise UserError(f"{path}: its thresholds cannot be used: {first_line(error)}") from None
 
 
 def check_same_model(checkpoint: dict[str, Any], config: dict[str, Any], path: Path) -> None:
@@ -214,10 +226,12 @@ def check_same_model(checkpoint: dict[str, Any], config: dict[str, Any], path: P
     if "optimizer_states" not in checkpoint:
         raise UserError(f"ckpt={path}: holds the weights alone: training goes on from checkpoints of a training")
     stored = checkpoint["segfocal"]["config"]
+    if missing := [group for group in ("optimizer", "scheduler", "loss") if not isinstance(stored.get(group), dict)]:
+        raise UserError(f"{path}: not a checkpoint of this program (its configuration has no {missing[0]})")
     differing = [
-        f"{group}.{key}={config[group].get(key)} (the checkpoint: {stored[group].get(key)})"
+        f"{group}.{key}={config[group].get(key)} (the checkpoint: {str(stored[group].get(key))[:60]})"
         for group in ("task", "model", "optimizer", "scheduler")
-        for key in sorted({*config[group], *stored[group]} - {"weights", "lr", "weight_decay"})
+        for key in sorted({*config[group], *stored[group]} - {"weights", "lr", "weight_decay"}, key=str)
         if config[group].get(key) != stored[group].get(key)
     ]
     if differing:

@@ -42,6 +42,8 @@ class Decision:
     fitted_for: str = ""
 
     def __post_init__(self) -> None:
+        if not all(isinstance(values, list) for values in (self.temperature, self.thresholds, self.offsets)):
+            raise ValueError("temperature, thresholds and offsets are lists")
         if not all(math.isfinite(value) and value > 0 for value in self.temperature):
             raise ValueError(f"temperature={self.temperature}: finite numbers above 0")
         if not all(0 < value < 1 for value in self.thresholds):

@@ -10,6 +10,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from segfocal.checkpoint import read
 from segfocal.rundir import LAST, PREVIOUS
 from segfocal.stopping import later
 from segfocal.wholefile import write_whole
@@ -27,3 +28,7 @@ class DurableCheckpointIO(TorchCheckpointIO):
         on_cpu = tree_map(lambda item: item.detach().cpu() if isinstance(item, Tensor) else item, checkpoint)
         with later():
             write_whole(target, lambda file: torch.save(on_cpu, file), target.with_name(PREVIOUS) if target.name == LAST else None)
+
+    def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
+        """As every other reading, whatever Lightning was told."""
+        return read(Path(path))

@@ -34,6 +34,7 @@ from segfocal.finding import find
 from segfocal.going_on import Before, before
 from segfocal.history import FILE, History
 from segfocal.losses import build_loss
+from segfocal.memory import memory_told
 from segfocal.models import build_model, check_size, set_bias_prior
 from segfocal.module import SegmentationModule
 from segfocal.parallel.devices import PlacedDevice, placed
@@ -42,6 +43,7 @@ from segfocal.parallel.sharded import ShardedModule, with_synchronised_batchnorm
 from segfocal.parallel.share import check_shares
 from segfocal.parallel.team import Team, join
 from segfocal.quiet import quieten
+from segfocal.restored import check_state, restoring
 from segfocal.rundir import claimed, kept_checkpoints, shown_path
 from segfocal.stopping import asked, at_step_ends
 from segfocal.sweeps.record import key_of_run
@@ -53,6 +55,7 @@ from segfocal.wholefile import refusal, write_whole
 log = logging.getLogger("segfocal")
 
 
+@memory_told()
 @kernels_told()
 def fit(config: TrainConfig, run_dir: Path) -> float:
     """Train, keep the best and the last checkpoint, evaluate the best.
@@ -121,6 +124,8 @@ def _fit(config: TrainConfig, run_dir: Path, device: PlacedDevice, team: Team) -
     seed_everything(config.seed, verbose=False)
     with team.one_first():  # weights are downloaded once
         module = build_module(config, data, stats["train"])
+    if resumed:
+        check_state(resumed.content, module, resumed.path)
     if team.leads:
         write_whole(run_dir / "config.yaml", lambda file: file.write(OmegaConf.to_yaml(dataclasses.asdict(config)).encode()))
         write_whole(run_dir / "splits.json", lambda file: file.write(data.splits_as_text().encode()))
@@ -130,7 +135,7 @@ def _fit(config: TrainConfig, run_dir: Path, device: PlacedDevice, team: Team) -
     trainer = build_trainer(config, run_dir, device, team, data, resumed)
     compile_model(module.model, compiled)
     try:
-        with at_step_ends():
+        with at_step_ends(), restoring(trainer, resumed.path if resumed else None):
             trainer.fit(module, datamodule=data, ckpt_path=resumed.path if resumed else None, weights_only=True)
     except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C into an exit of its own
         if not team.failed():

@@ -11,6 +11,14 @@ class UserError(Exception):
     The message says what is wrong, where, what is allowed and how to mend it.
     """
 
+    def __str__(self) -> str:
+        return "\n".join(map(escaped, super().__str__().split("\n")))
+
+
+def escaped(text: str) -> str:
+    """A text that a terminal shows and does not obey, in one line: names in files may hold anything."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
+
 
 class Interrupted(KeyboardInterrupt):
     """The program was asked to end by a signal: wherever Ctrl-C is met, so is this.

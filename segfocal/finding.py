@@ -22,6 +22,7 @@ from segfocal.data.datamodule import SegmentationData
 from segfocal.data.room import free_memory
 from segfocal.durable import DurableCheckpointIO
 from segfocal.errors import UserError
+from segfocal.memory import out_of_memory
 from segfocal.module import SegmentationModule
 from segfocal.parallel.devices import PlacedDevice
 
@@ -75,7 +76,7 @@ def batch_size(
             with _room(device):
                 _trainer(config, device, run_dir, STEPS).fit(module, datamodule=data)
         except (RuntimeError, MemoryError) as error:
-            if not _for_want_of_memory(error):
+            if not (out_of_memory(error) or is_oom_error(error)):
                 raise
             reason = "fits"
             break
@@ -87,11 +88,6 @@ def batch_size(
         raise UserError(f"trainer.find_batch_size={most}: not even 2 crops fit into memory: a smaller data.crop, model or model.encoder")
     log.info("trainer.find_batch_size=%d: data.batch_size=%d is the largest that %s", most, found, reason)
     return found
-
-
-def _for_want_of_memory(error: BaseException) -> bool:
-    said = ("out of memory", "can't allocate memory", "could not create a primitive")  # of CUDA and NPUs, of torch on a CPU, of oneDNN
-    return isinstance(error, MemoryError) or is_oom_error(error) or any(words in str(error) for words in said)
 
 
 def learning_rate(

@@ -13,6 +13,7 @@ from segfocal import checkpoint as checkpoints
 from segfocal.config.run import AUTO, TrainConfig
 from segfocal.errors import UserError
 from segfocal.history import FILE, Row, read_rows
+from segfocal.restored import check_loss
 from segfocal.rundir import BEST, CHECKPOINTS, kept_checkpoints, shown_path
 
 log = logging.getLogger("segfocal")
@@ -95,6 +96,7 @@ def before(config: TrainConfig, run_dir: Path) -> Before | None:
         found = _newest([checkpoints.locate(config.ckpt, "last")], ours=False)
     if found is not None:
         checkpoints.check_same_model(found.content, dataclasses.asdict(config), found.path)
+        check_loss(found.content, config.loss.name, found.path)
         log.info("going on from %s, after step %d", shown_path(found.path), found.step)
     return found
 

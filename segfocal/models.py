@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from typing import cast
 
 import segmentation_models_pytorch as smp
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from segfocal.config.run import ModelConfig
 from segfocal.config.task import TaskConfig
@@ -35,6 +38,8 @@ def build_model(config: ModelConfig, task: TaskConfig, pretrained: bool = True) 
         raise UserError(
             f"model.weights=imagenet: the weights of {config.encoder} could not be downloaded ({first_line(error, 200)})"
         ) from None
+    except UserError:
+        raise
     except Exception as error:  # SMP raises ValueError, KeyError, AttributeError and RuntimeError of timm alike
         raise UserError(f"model={config.name} model.encoder={config.encoder}: {first_line(error, 200)}") from None
     if pretrained and config.weights and not hub:
@@ -42,6 +47,28 @@ def build_model(config: ModelConfig, task: TaskConfig, pretrained: bool = True) 
 
         load_encoder_weights(cast(nn.Module, model.encoder), config.weights, config.encoder)
     return model
+
+
+@contextlib.contextmanager
+def within(most: int) -> Iterator[None]:
+    """Models that are made in the block may have so many bytes of weights, counted before they are filled.
+
+    Raises:
+        UserError: of what would be larger.
+    """
+    made = 0
+
+    def count(module: nn.Module, name: str, weight: nn.Parameter) -> None:
+        nonlocal made
+        made += weight.nbytes
+        if made > most:
+            raise UserError(f"its model would have more than {most / 1e9:.1f} GB of weights")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def check_size(model: nn.Module, config: ModelConfig, size: list[int]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from segfocal.errors import UserError
+from segfocal.plainfile import plain
 
 SUFFIX = ".safetensors"
 PREFIX = "model."
@@ -51,12 +52,9 @@ def read(path: Path) -> dict[str, Any]:
     if told is None:
         raise UserError(f"{path}: safetensors of another program: its header says nothing of segfocal")
     try:
-        about = json.loads(told, parse_constant=_refuse)
+        about = plain(json.loads(told, parse_constant=_refuse), len(told))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: its header cannot be read ({str(error)[:120]})") from None
-    for name, value in state.items():
-        if value.dtype not in DTYPES:
-            raise UserError(f"{path}: {name.removeprefix(PREFIX)} is of {value.dtype}, which no weights of this program are")
     return {"state_dict": state, "segfocal": about}
 
 

@@ -9,9 +9,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from segfocal.nearest import did_you_mean
 
-# Hydra's flags: those that a word follows, and those that stand alone.
-WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--info", "-i"}
-WITH_VALUE |= {"--experimental-rerun"}
+# Hydra's flags: those that would take the configuration from elsewhere, those that a word follows, and those that stand alone.
+ELSEWHERE = {"--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--experimental-rerun"}
+WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--info", "-i"} | ELSEWHERE
 SWEEPS = {"--multirun", "-m"}
 COMPLETES = {"--shell-completion", "-sc"}
 ALONE = SWEEPS | COMPLETES | {"--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r"}
@@ -33,10 +33,13 @@ def parted(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 def unknown(flags: list[str]) -> list[str]:
-    """A line for each flag that there is not."""
+    """A line for each flag that there is not, or that is not taken."""
     known = WITH_VALUE | ALONE
     given = [word.partition("=")[0] for word in flags if word.startswith("-")]
-    return [f"{flag}: no such flag{did_you_mean(flag, {*known, '--json'})}; see --help" for flag in given if flag not in known]
+    taken = "the configuration is that of conf/: options of your own go into conf/experiment/, what is the machine's into conf/local/"
+    return [f"{flag}: {taken}" for flag in given if flag in ELSEWHERE] + [
+        f"{flag}: no such flag{did_you_mean(flag, {*known, '--json'})}; see --help" for flag in given if flag not in known
+    ]
 
 
 def run_dir_of(overrides: list[str]) -> Path | None:

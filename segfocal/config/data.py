@@ -14,6 +14,7 @@ from segfocal.config.task import Mode, TaskConfig
 from segfocal.registry import Registry
 
 DATA = Registry("data", "segfocal.data")
+Images = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]  # then the next split begins
 
 
 @dataclass(config=STRICT, kw_only=True)
@@ -66,9 +67,9 @@ class SyntheticConfig(DataConfig):
 
     name: Literal["synthetic"] = "synthetic"
     size: Annotated[int, Field(strict=True, ge=64, le=2048)] = 128
-    train: Count = 160
-    val: Count = 32
-    test: Count = 64
+    train: Images = 160
+    val: Images = 32
+    test: Images = 64
     variant: Index = 0
 
     def known_classes(self, mode: Mode) -> list[str]:
@@ -101,5 +102,7 @@ class CheckpointDataConfig:
     label_map: Annotated[dict[int | str, Label] | None, BeforeValidator(from_text)] = None
     check: Literal["fast", "full", "off"] | None = None
     batch_size: Count | None = None
+    shards_dir: str | None = None
+    shards_gb: Positive | None = None
     num_workers: Index | None = None
     limit: Count | None = None

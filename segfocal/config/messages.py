@@ -48,7 +48,8 @@ def _messages(item: ErrorDetails, place: tuple[Any, ...], plain: Any) -> list[tu
     key = ".".join(str(part) for part in place)
     kind, context = item["type"], item.get("ctx", {})
     if kind == "unexpected_keyword_argument":
-        return [(f"{key}={_shown(item['input'])}", "no such key" + _nearest_key(place, plain))]
+        why = "nothing is built by the path of its code, but by a name" if place[-1] == "_target_" else "no such key"
+        return [(f"{key}={_shown(item['input'])}", why + _nearest_key(place, plain))]
     if kind in ("value_error", "encoder"):  # said in full by __post_init__
         text = str(context["error"]) if kind == "value_error" else item["msg"]
         return [("", line) for line in text.splitlines()]

@@ -15,15 +15,17 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
+from segfocal.config import hydrakeys
 from segfocal.config.messages import lines_of
 from segfocal.config.schema import CONF, load_plugins, register_schemas
 from segfocal.errors import UserError, first_line
 from segfocal.nearest import did_you_mean
 
+RUN_BY_HYDRA = ("train", "evaluate")  # programs; in the others Hydra composes the configuration, and no more
 MOST_JOBS_CHECKED = 64  # of a sweep; a mistake in a later one is said when its turn comes
 
 Config = TypeVar("Config")
@@ -54,6 +56,9 @@ def mistakes(schema: type, config_name: str, overrides: list[str], look: Callabl
     """
     register_schemas()
     parsed, problems = _parse_overrides(overrides)
+    wrong = hydrakeys.refused(parsed, config_name in RUN_BY_HYDRA)
+    problems += wrong.values()
+    parsed = [item for place, item in enumerate(parsed) if place not in wrong]
     problems += load_plugins(_named_plugins(parsed), {item.key_or_group: _values(item) for item in parsed})
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for job in itertools.islice(_jobs(parsed), MOST_JOBS_CHECKED):
@@ -163,8 +168,12 @@ def _jobs(overrides: list[Override]) -> Iterator[list[Override]]:
 
 def _mistakes_of_job(schema: type, config_name: str, overrides: list[Override], look: Callable[[Any], list[str]]) -> list[str]:
     try:
-        composed = compose(config_name, [item.input_line or "" for item in overrides])
-        return look(parse(schema, composed))
+        composed = compose(config_name, [item.input_line or "" for item in overrides], return_hydra_config=True)
+        hydra = composed.hydra
+        with open_dict(composed):
+            del composed["hydra"]
+        foreign = hydrakeys.foreign(hydra) if config_name in RUN_BY_HYDRA else []
+        return foreign or look(parse(schema, composed))
     except UserError as error:
         return str(error).splitlines()
     except (HydraException, OmegaConfBaseException) as error:

@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 from segfocal.config.base import STRICT
 
 Mode = Literal["binary", "multiclass", "multilabel"]
+MOST, LONGEST = 1000, 100  # classes, and signs in a name: each class takes 256 KiB of counts, and its name stands in tables and file names
 
 
 @dataclass(config=STRICT, kw_only=True)
@@ -31,6 +32,8 @@ class TaskConfig:
             return
         if len(set(self.classes)) != len(self.classes) or not all(self.classes):
             raise ValueError(f"task.classes={self.classes}: names must be different and not empty")
+        if len(self.classes) > MOST or any(len(name) > LONGEST or not name.isprintable() for name in self.classes):
+            raise ValueError(f"task.classes: at most {MOST} names of at most {LONGEST} signs that can be printed")
         if self.name == "binary" and len(self.classes) != 1:
             raise ValueError(
                 f"task=binary has one class, the foreground; task.classes names {len(self.classes)}: "

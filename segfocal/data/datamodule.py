@@ -27,7 +27,7 @@ from segfocal.data.stats import SplitStats
 from segfocal.data.store import Layout, Stored, in_memory
 from segfocal.data.storefile import on_disk
 from segfocal.data.transforms import TrainTransform
-from segfocal.errors import UserError
+from segfocal.errors import UserError, escaped
 
 EVERY_IMAGE = UniformConfig()
 
@@ -109,7 +109,7 @@ class SegmentationData(LightningDataModule):
     def where(self) -> str:
         """What the data is called in messages."""
         named = [key for key in ("root", "file") if getattr(self.config, key, None)]
-        return f"data.{named[0]}={getattr(self.config, named[0])}" if named else f"data={self.config.name}"
+        return escaped(f"data.{named[0]}={getattr(self.config, named[0])}" if named else f"data={self.config.name}")
 
     @property
     def batch_size(self) -> int:

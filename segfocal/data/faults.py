@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from segfocal.errors import UserError
+from segfocal.errors import UserError, escaped
 
 MOST_SHOWN = 12  # lines in one error
 
@@ -27,7 +27,7 @@ class Fault:
 
     def __str__(self) -> str:
         text = f"{self.where}: " + "; ".join(part for part in (self.found, self.expected, self.mend) if part)
-        return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)  # a line, whatever names of files hold
+        return escaped(text)
 
 
 class BadFileError(UserError):

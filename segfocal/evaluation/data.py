@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ from segfocal.config.base import STRICT
 from segfocal.config.data import DATA, CheckpointDataConfig, DataConfig
 from segfocal.config.parse import parse
 from segfocal.config.run import EvaluateConfig
+from segfocal.config.streaming import is_url
 from segfocal.config.task import TaskConfig
 from segfocal.data.datamodule import SegmentationData
 from segfocal.data.faults import Fault, told
@@ -71,8 +73,10 @@ def data_of(chosen: DataConfig | CheckpointDataConfig, stored: dict[str, Any], t
         unknown = sorted(set(named) - set(stored))
         if unknown:
             raise UserError(f"data.{unknown[0]}: the checkpoint was trained on data={stored.get('name')}, which has no such key")
-        whole = {key: value for key, value in stored.items() if key not in ("limit", "overfit")}
-        data: DataConfig = parse_data({**whole, **named}, path)
+        data: DataConfig = parse_data({**of_the_data(stored), **named}, path)
+        if "root" not in named and is_url(str(getattr(data, "root", ""))):
+            root = getattr(data, "root", "")
+            raise UserError(f"{path}: its data lie at {root}, and are fetched only where the command says so: data.root={root}")
     else:
         data = chosen
         known = data.known_classes(task.name)
@@ -81,6 +85,21 @@ def data_of(chosen: DataConfig | CheckpointDataConfig, stored: dict[str, Any], t
     if problems := data.problems(task):
         raise UserError("\n".join(problems))
     return data
+
+
+def of_the_data(stored: dict[str, Any]) -> dict[str, Any]:
+    """What of a checkpoint's `data` is about the data; how they are read is a matter of this machine and of this command.
+
+    A checkpoint may come from anybody: it names no folder to be written into and no file that says splits, and starts no more workers
+    than there are cores.
+    """
+    elsewhere = ("limit", "overfit", "cache", "cache_gb", "shards_dir", "shards_gb")
+    kept = {key: value for key, value in stored.items() if key not in elsewhere}
+    if isinstance(kept.get("splits"), str):  # the checkpoint has them, too
+        kept["splits"] = None
+    if isinstance(workers := kept.get("num_workers"), int):
+        kept["num_workers"] = min(workers, os.cpu_count() or 1)
+    return kept
 
 
 @dataclass(config=STRICT, kw_only=True)

@@ -15,6 +15,7 @@ from segfocal.errors import UserError
 from segfocal.evaluation.answer import answer
 from segfocal.evaluation.data import check, check_same, open_data
 from segfocal.evaluation.judge import Wanted, judge
+from segfocal.memory import memory_told
 from segfocal.parallel.devices import PlacedDevice, placed
 from segfocal.parallel.share import check_share
 from segfocal.parallel.team import join
@@ -27,6 +28,7 @@ GALLERY = 24  # images in the report of a training
 DRAWS = 1000
 
 
+@memory_told()
 @kernels_told()
 def evaluate(config: EvaluateConfig, run_dir: Path) -> float:
     """Evaluate checkpoints on a split of their own data or of other data.

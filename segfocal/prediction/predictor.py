@@ -22,6 +22,7 @@ from segfocal.decision import Decision, labels_of
 from segfocal.devices import resolve
 from segfocal.errors import UserError
 from segfocal.inference import Inference
+from segfocal.memory import out_of_memory
 
 ROWS = 128  # of an image, decided at a time: what is computed of logits takes several times their memory
 HIGHEST = 65535  # what a probability of 1 is in 16 bit
@@ -89,8 +90,10 @@ class Predictor:
         image, stored = self._read(path)
         try:
             labels, scores = self._decided(image, path, probabilities)
-        except torch.OutOfMemoryError:
-            raise UserError(f"{path}: too little memory on the device: take smaller tiles, as in 'inference.tile=[512,512]'") from None
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            raise UserError(f"{path}: memory ran out: take smaller tiles, as in 'inference.tile=[512,512]'") from None
         if image.shape[:2] == stored:
             return Prediction(image, labels, scores)
         if scores is not None:

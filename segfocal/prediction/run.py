@@ -11,6 +11,7 @@ from rich.progress import track
 from segfocal.config.predict import PredictConfig
 from segfocal.data.faults import BadFileError
 from segfocal.errors import UserError
+from segfocal.memory import memory_told
 from segfocal.prediction.inputs import Item, find
 from segfocal.prediction.ledger import RECORD, Ledger
 from segfocal.prediction.outputs import Outputs, pixels_of
@@ -33,6 +34,7 @@ class Done:
         return ", ".join([*parts, *([f"{self.skipped} skipped"] if self.skipped else [])])
 
 
+@memory_told()
 def predict(config: PredictConfig) -> Done:
     """Predict for all images; those that cannot be read are named on stderr.
 

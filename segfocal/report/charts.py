@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ SHOWN_AT_FIRST = 12  # classes; with more, the worst of them
 def chart_data(evaluated: list[Evaluated]) -> dict[str, Any]:
     """For `charts.js`: the classes and, for each checkpoint, its curves, its confusion, its images and its training."""
     task = evaluated[0].task
-    beta = ((evaluated[0].about.get("config") or {}).get("metrics") or {}).get("beta", 1.0)  # checkpoints need not have it
+    beta = evaluated[0].about.get("config", {}).get("metrics", {}).get("beta", 1.0)  # checkpoints need not have it
     points = max(40, min(POINTS, ALL_POINTS // (len(evaluated) * task.num_classes)))
     return {
         "task": task.name,
@@ -55,7 +56,7 @@ def training(run_dir: Path | None, classes: list[str]) -> dict[str, Any] | None:
         return None
     epochs: dict[int, dict[str, float | None]] = {}
     rates: list[tuple[float | None, float | None]] = []
-    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+    with path.open(encoding="utf-8", errors="replace", newline="") as file, suppress(csv.Error):  # what can be read of it
         for row in csv.DictReader(file):
             numbers = {str(key): _number(value) for key, value in row.items()}
             rate = next((value for key, value in numbers.items() if key.startswith("lr-") and value is not None), None)

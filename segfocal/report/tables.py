@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 COUNTED = {"iou": "IoU", "dice": "Dice", "precision": "precision", "recall": "recall"}  # by each way to decide
 RANKED = {"auroc": "AUROC", "ap": "AP", "ece": "ECE"}
 SURE = 0.05  # a difference with a smaller p-value stands out
+LONGEST = 500  # signs of a value of the configuration: splits may be millions
 LOWEST = 1e-5  # share of the pixels at which a bar is empty
 
 
@@ -141,4 +142,4 @@ def settings(item: Evaluated) -> list[tuple[str, list[tuple[str, str]]]]:
 
 
 def _value(value: object) -> str:
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)[:LONGEST]
