@@ -74,7 +74,11 @@ def write_answer(record: Record, page: bool = True) -> None:
     path = record.directory / "sweep.csv"
     written(path, as_csv(answer))
     if shares := answer.importance.shares:
-        rows = [["parameter", "importance", "jobs"], *([key, share, answer.importance.jobs] for key, share in shares.items())]
+        found = answer.importance
+        rows = [
+            ["parameter", "importance", "chance", "jobs"],
+            *([key, share, key in found.chance, found.jobs] for key, share in shares.items()),
+        ]
         written(record.directory / "importance.csv", _csv(rows))
     Console().print(table(answer))
     for note in filter(None, (least_p(answer), str(answer.importance))):

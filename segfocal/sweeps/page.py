@@ -158,11 +158,14 @@ def classes(answer: Answer) -> dict[str, Any] | None:
 
 def shares(answer: Answer) -> list[dict[str, Any]]:
     """A bar for each parameter, the most important first."""
+    chance = answer.importance.chance
     return [
         {
             "name": key,
             "colour": "var(--accent)",
-            "bars": [{"label": "share", "striped": False, "cell": {"value": share, "text": f"{share:.2f}", "interval": "", "ends": None}}],
+            "bars": [
+                {"label": "share", "striped": key in chance, "cell": {"value": share, "text": f"{share:.2f}", "interval": "", "ends": None}}
+            ],
         }
         for key, share in answer.importance.shares.items()
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -157,7 +157,7 @@ def read_space(said: dict[str, str | Conditional], overrides: Sequence[str]) -> 
         place = str(given[key].input_line) if key in given else f"sweep.space: {key}: {_values(entry)}"
         try:
             parameter = _parameter(given.get(key) or _parsed(key, _values(entry)))
-            open_conditions = _conditions(when, parameters, alone)
+            open_conditions = _conditions(when, parameters, given)
         except ValueError as error:
             problems.append(f"{place}: {error}")
             continue
@@ -213,21 +213,25 @@ def _range(parameter: Parameter) -> Parameter:
     return parameter
 
 
-def _conditions(when: dict[str, str], before: dict[str, Parameter], alone: dict[str, str]) -> dict[str, list[str]] | None:
-    """The conditions that a trial decides on; None where one is not met by any."""
+def _conditions(when: dict[str, str], before: dict[str, Parameter], given: Mapping[str, Override]) -> dict[str, list[str]] | None:
+    """The conditions that a job decides on; None where one is not met by any. What the command line has left out is no mistake."""
     remaining = {}
     for key, said in when.items():
         values = [value.strip() for value in said.split(",")]
-        if key in alone:
-            if alone[key] not in values:
-                return None
-            continue
-        if key not in before:
+        if key in before:
+            choices = before[key].choices
+        elif key in given:
+            choices = [_said(given[key])]
+        else:
             raise ValueError(f"when {key}: no parameter before it{did_you_mean(key, before)}")
-        choices = before[key].choices
         if not choices:
             raise ValueError(f"when {key}: is a range")
-        if wrong := [value for value in values if value not in choices]:
+        wrong = [value for value in values if value not in choices]
+        if wrong and key not in given:
             raise ValueError(f"when {key}: {wrong[0]} is not among its values{did_you_mean(wrong[0], choices)}")
-        remaining[key] = values
+        met = [value for value in values if value in choices]
+        if not met:
+            return None
+        if key in before:
+            remaining[key] = met
     return remaining

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from pathlib import Path
 
@@ -54,8 +53,9 @@ def test_submitit(sweep: Sweep, tmp_path: Path) -> None:  # noqa: F811
 
 
 def test_a_launcher_that_is_asked_to_end_ends_its_jobs(sweep: Sweep, tmp_path: Path) -> None:  # noqa: F811
-    """Hydra's own, for it is always there; and `python -m segfocal.sweep` sees what the sweep does not know yet."""
-    process = started(tmp_path, "hydra/launcher=basic", "loss.gamma=1,0")
+    """Hydra's own, for it is always there; the grid is one with conditions."""
+    grid = ("task=multiclass", "sweep=focal_study", "loss=focal", "loss.form=softmax", "loss.gamma=1,0", "seed=0")
+    process = started(tmp_path, "hydra/launcher=basic", *grid)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
