@@ -22,7 +22,7 @@ from segfocal.errors import MISTAKE, UserError
 from segfocal.rundir import shown_path
 from segfocal.sweeps.answer import write_answer
 from segfocal.sweeps.elsewhere import Elsewhere
-from segfocal.sweeps.outcome import settle
+from segfocal.sweeps.outcome import beats, settle
 from segfocal.sweeps.record import LOCK, Job, Record, command_of, job_key, lock, read, swept_keys
 from segfocal.sweeps.run import Queue, Stopped, run_jobs
 from segfocal.sweeps.slots import slots_of
@@ -116,6 +116,11 @@ class ProcessLauncher(Launcher):
                 "sweep.dir=<another directory>"
             )
         settle(known)
+        for job in known.jobs:
+            if job.state == "running" and beats(directory / job.directory):
+                raise UserError(
+                    f"{shown_path(directory)}: job {job.number} still runs: wait for it, or end it (scancel), half a minute before"
+                )
         for job in known.jobs:
             if job.state == "running":  # the sweep was killed, and the job with it
                 job.state, job.failure = "interrupted", "killed with the sweep"

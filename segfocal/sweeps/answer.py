@@ -6,6 +6,7 @@ import csv
 import io
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ def write_answer(record: Record, page: bool = True) -> None:
     written(path, as_csv(answer))
     if shares := answer.importance.shares:
         found = answer.importance
-        rows = [
+        rows: list[list[Any]] = [
             ["parameter", "importance", "chance", "jobs"],
             *([key, share, key in found.chance, found.jobs] for key, share in shares.items()),
         ]
@@ -187,7 +188,7 @@ def as_csv(answer: Answer) -> str:
     return _csv(rows)
 
 
-def _csv(rows: list[list[Any]]) -> str:
+def _csv(rows: Sequence[Sequence[Any]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()

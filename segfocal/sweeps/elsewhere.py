@@ -6,106 +6,29 @@ leaves a note of what it came to. So a job is the same wherever it runs, and wha
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import socket
-import subprocess
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from queue import SimpleQueue
 from types import FrameType
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from segfocal.errors import UserError, first_line
-from segfocal.parallel.launch import held_pipe
 from segfocal.rundir import shown_path
-from segfocal.sweeps.outcome import settle
-from segfocal.sweeps.process import CONSOLE, GRACE, Running, quoted
-from segfocal.sweeps.record import LOCK, Job, Record
+from segfocal.sweeps.outcome import beats, settle
+from segfocal.sweeps.process import quoted
+from segfocal.sweeps.record import Job, Record
 from segfocal.sweeps.run import Queue, Stopped, begin, tell
+from segfocal.sweeps.task import LOOK_EVERY, STOP, Task, Work, claim
 from segfocal.sweeps.watch import Watch
-
-STOP = ".stop"  # in the directory of a sweep: its jobs are to end
-LOOK_EVERY = 1.0  # seconds between two looks for it: the disk may be that of a cluster
-
-
-@dataclass
-class Work:
-    """A job, its command line, and what its environment has beside that of the process which starts it."""
-
-    job: Job
-    words: list[str]
-    env: dict[str, str]
-
-
-@dataclass
-class Task:
-    """Runs one of several jobs, in whatever process it is called in.
-
-    Args:
-        directory: of the sweep, on a disk that all machines see.
-        works: which; the number of Hydra's job says the place.
-        cwd: the working directory of the sweep.
-        host: its machine.
-        pid: its process.
-    """
-
-    directory: Path
-    works: list[Work]
-    cwd: str
-    host: str
-    pid: int
-
-    def __call__(self, composed: object) -> None:
-        work = self.works[HydraConfig.get().job.num]
-        directory = self.directory / work.job.directory
-        if self.over() or (directory / CONSOLE).exists():  # a cluster has begun it before, and wanted its place back
-            return
-        directory.mkdir(exist_ok=True)  # Hydra makes it, on some machine
-        with held_pipe() as pipe, self._deaf():
-            running = Running(work.job, work.words, directory, {**os.environ, **work.env}, pipe, self.cwd)
-            try:
-                while running.process.poll() is None and not self.over():
-                    with suppress(subprocess.TimeoutExpired):
-                        running.process.wait(LOOK_EVERY)
-            finally:
-                if running.process.poll() is None:
-                    running.ask_to_end()
-                running.finish(time.monotonic() + GRACE)
-                if outcome := running.outcome():
-                    outcome.note(directory)
-
-    def over(self) -> bool:
-        """Whether the sweep has ended, or is to; on another machine only the latter is seen."""
-        if (self.directory / STOP).exists():
-            return True
-        if socket.gethostname() != self.host:
-            return False
-        with (self.directory / LOCK).open("a") as file, suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return True
-        return False
-
-    @contextmanager
-    def _deaf(self) -> Iterator[None]:
-        """Ctrl-C on a terminal comes to all processes; what becomes of it is the sweep's to say."""
-        if os.getpid() == self.pid:
-            yield
-            return
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
 
 
 @dataclass
@@ -131,68 +54,165 @@ class Elsewhere:
             Stopped: by SIGINT or SIGTERM, after the jobs have ended and are recorded.
             UserError: the launcher can begin no job, or the queue cannot go on.
         """
-        mark = record.directory / STOP
-        mark.unlink(missing_ok=True)
-        with _marking(mark) as come:
-            while not come and (jobs := list(islice(iter(queue.next, None), self.most))):
-                self._batch(record, queue, jobs, program, watch)
-        mark.unlink(missing_ok=True)
-        if come:
-            raise Stopped(come[0])
+        asked, left = Asked(record.directory / STOP), list[Job]()
+        batches = Batches(self.name, Handing(self), asked, record, queue, program, watch)
+        try:
+            while not asked.by and (jobs := left or list(islice(iter(queue.next, None), self.most))):
+                left = batches.run(jobs)
+        finally:
+            asked.forget()
+        if asked.by:
+            raise Stopped(asked.by[0])
 
-    def _batch(self, record: Record, queue: Queue, jobs: list[Job], program: list[str], watch: Watch) -> None:
+
+@dataclass
+class Batches:
+    """Jobs that are handed over together, until each has come to something.
+
+    Args:
+        name: of the launcher.
+        hands: hands them over.
+        asked: whether they are to end.
+        record, queue: of the sweep.
+        program: the words of the command line before a job's overrides.
+        watch: shows how they stand.
+    """
+
+    name: str
+    hands: Handing
+    asked: Asked
+    record: Record
+    queue: Queue
+    program: list[str]
+    watch: Watch
+
+    def run(self, jobs: list[Job]) -> list[Job]:
+        """Run jobs; returns those that have had no turn, for another was killed together with what was to run it."""
         before = [replace(job) for job in jobs]
-        works = [Work(job, begin(record, job, program), {"HYDRA_FULL_ERROR": "1", **queue.environment(job)}) for job in jobs]
-        record.save()
-        look = f"python -m segfocal.sweep {shown_path(record.directory)}"
-        print(f"hydra/launcher={self.name}: jobs handed over: {len(jobs)}; those that have ended: {look}", flush=True)
-        problem = self._launch(Task(record.directory, works, str(Path.cwd()), socket.gethostname(), os.getpid()))
-        settle(record)
-        begun = False
-        for job, as_before in zip(jobs, before, strict=True):
-            if job.state == "running" and not (record.directory / job.directory / CONSOLE).exists():
-                vars(job).update(vars(as_before))  # it has had no turn
-                continue
+        self._hand(jobs)
+        lost = self._wait(jobs)
+        left = [job for job, as_before in zip(jobs, before, strict=True) if job.state == "running" and self._call_off(job, as_before)]
+        for job in jobs:
             if job.state == "running":
-                job.state, job.failure = "interrupted", problem or "its process was ended (out of memory, or out of time?)"
-            begun = True
-            tell(record, queue, job)
-            watch.ended(job)
-        record.save()
-        if problem and not begun:
-            raise UserError(f"hydra/launcher={self.name}: {problem}")
+                job.state, job.failure = "interrupted", "its process was ended (out of memory, or out of time?)"
+                self.watch.ended(job)
+        self.record.save()
+        problem = f"hydra/launcher={self.name}: {self.hands.problem}" if self.hands.problem else ""
+        if lost or (problem and len(left) == len(jobs)):
+            raise lost or UserError(problem)
+        if problem:
+            print(problem, flush=True)
+        return left
 
-    def _launch(self, task: Task) -> str:
-        """Hand over a task, and wait until it is done; returns what went wrong with it as a whole."""
+    def _hand(self, jobs: list[Job]) -> None:
+        works = [Work(job, begin(self.record, job, self.program), {"HYDRA_FULL_ERROR": "1", **self.queue.environment(job)}) for job in jobs]
+        self.record.save()
+        look = f"python -m segfocal.sweep {shown_path(self.record.directory)}"
+        print(f"hydra/launcher={self.name}: jobs handed over: {len(jobs)}; those that have ended: {look}", flush=True)
+        self.hands.hand(Task(self.record.directory, works, str(Path.cwd()), socket.gethostname(), os.getpid()))
+
+    def _wait(self, jobs: list[Job]) -> UserError | None:
+        """Until all have ended, or are not to be waited for; returns why the queue cannot go on."""
+        lost = None
+        while (self.hands.busy() or self._run_on(jobs)) and len(self.asked.by) < 2:
+            time.sleep(LOOK_EVERY)
+            self.asked.listen()
+            lost = lost or self._settle()
+            if lost:
+                self.asked.to_end()
+            self.watch.show(self.record, [])
+        return lost or self._settle()
+
+    def _settle(self) -> UserError | None:
+        """Record and tell what has ended; returns why that cannot go on."""
+        try:
+            for job in settle(self.record):
+                tell(self.record, self.queue, job)
+                self.watch.ended(job)
+        except UserError as error:
+            return error
+        return None
+
+    def _run_on(self, jobs: list[Job]) -> bool:
+        """Whether jobs run on where their launcher has given up, for another was killed."""
+        return any(job.state == "running" and beats(self.record.directory / job.directory) for job in jobs)
+
+    def _call_off(self, job: Job, before: Job) -> bool:
+        """Whether a job has had no turn, and will have none; its record is as before, but for the attempt."""
+        if not claim(self.record.directory / job.directory):
+            return False
+        vars(job).update({**vars(before), "attempts": job.attempts})
+        return True
+
+
+class Handing(threading.Thread):
+    """Hands tasks to a launcher, one after the other; `problem` says what went wrong with the last one as a whole.
+
+    Another thread, for the signals are the main one's; a single one, for the processes that ray starts end with the thread that did.
+
+    Args:
+        through: the launcher.
+    """
+
+    def __init__(self, through: Elsewhere) -> None:
+        super().__init__(daemon=True)
+        self.through, self.tasks, self.done, self.problem = through, SimpleQueue[Task](), threading.Event(), ""
+        self.start()
+
+    def hand(self, task: Task) -> None:
+        """Begin with a task."""
+        self.done.clear()
+        self.problem = ""
+        self.tasks.put(task)
+
+    def busy(self) -> bool:
+        """Whether the launcher has not returned yet."""
+        return not self.done.is_set()
+
+    def run(self) -> None:
+        while True:
+            try:
+                self._launch(self.tasks.get())
+            except Exception as error:  # of any library
+                self.problem = first_line(error)
+            self.done.set()
+
+    def _launch(self, task: Task) -> None:
         where = f"hydra.sweep.dir={quoted(task.directory)}"
         lines = [[where, f"hydra.sweep.subdir='{work.job.directory}'", "hydra/job_logging=none"] for work in task.works]
-        self.launcher.setup(hydra_context=self.context, task_function=task, config=self.config)
-        try:
-            for done in self.launcher.launch(lines, 0):
-                _raise_failure(done)
-        except (Exception, KeyboardInterrupt) as error:  # of any library
-            return first_line(error) if isinstance(error, Exception) else "interrupted"
-        return ""
+        through = self.through
+        through.launcher.setup(hydra_context=through.context, task_function=task, config=through.config)
+        for done in through.launcher.launch(lines, 0):
+            _ = done.return_value  # raises what the task has raised
 
 
-def _raise_failure(done: JobReturn) -> None:
-    _ = done.return_value  # raises what the task has raised
+class Asked:
+    """SIGINT and SIGTERM ask the jobs to end, wherever they are; a second one does not wait for them.
 
+    Args:
+        mark: the file that tells them.
+    """
 
-@contextmanager
-def _marking(mark: Path) -> Iterator[list[int]]:
-    """SIGINT and SIGTERM ask the jobs to end, wherever they are; a second one ends the waiting for it. Yields those that have come."""
-    come: list[int] = []
+    def __init__(self, mark: Path) -> None:
+        self.mark, self.by = mark, list[int]()
+        self.usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        mark.unlink(missing_ok=True)
+        self.listen()
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        if come:
-            raise KeyboardInterrupt
-        come.append(number)
-        mark.touch()
+    def listen(self) -> None:
+        """Again and again: ray puts handlers of its own in the place of these."""
+        for number in self.usual:
+            signal.signal(number, self._stop)
 
-    usual = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield come
-    finally:
-        for number, handler in usual.items():
+    def to_end(self) -> None:
+        self.mark.touch()
+
+    def forget(self) -> None:
+        """As before."""
+        for number, handler in self.usual.items():
             signal.signal(number, handler)
+        self.mark.unlink(missing_ok=True)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self.by.append(number)
+        self.to_end()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 BEST = 0.25  # of the jobs: what sets their values apart from those of all
 LEAST = 20  # jobs, of which that share is the five that the method wants at least
+MOST_NAMES = 10  # numbers that stand for themselves, not for places on a scale
 SHUFFLES = 19  # of which none may come to as much: it would by chance one time in twenty
 
 
@@ -96,13 +97,13 @@ def _found(jobs: list[Job], keys: list[str], values: list[float]) -> tuple[dict[
 def _column(texts: list[str | None]) -> tuple[list[Any], BaseDistribution]:
     """The values of a parameter, None where a job has not got it, and what they are drawn from.
 
-    Numbers that come again and again, as in a grid, are no more than names: between them there was nothing to be found.
+    A few numbers, as in a grid, are no more than names: between them there was nothing to be found.
     """
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
     known = [text for text in texts if text is not None]
     numbers = numbers_of(known)
-    if numbers is None or 2 * len(set(known)) <= len(known):
+    if numbers is None or len(set(known)) <= MOST_NAMES:
         return list(texts), CategoricalDistribution(sorted(set(known)))
     values = iter(numbers)
     return [None if text is None else next(values) for text in texts], FloatDistribution(min(numbers), max(numbers), log=by_powers(numbers))

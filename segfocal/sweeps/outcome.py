@@ -1,8 +1,11 @@
-"""What a job of a sweep came to, and the note of it that one which runs elsewhere leaves in its directory."""
+"""What a job of a sweep came to, and the note of it that one which runs elsewhere leaves in its directory; until then its heart beats there."""
 
 from __future__ import annotations
 
 import json
+import os
+import socket
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,6 +13,8 @@ from segfocal.sweeps.record import Job, Record, State
 from segfocal.wholefile import write_whole
 
 NOTE = "outcome.json"
+BEAT = ".beat"
+DEAD_AFTER = 30.0  # seconds without a beat, of which there is one a second: disks of clusters show them late
 
 
 @dataclass
@@ -43,6 +48,24 @@ def noted(directory: Path) -> Outcome | None:
         return Outcome(**json.loads((directory / NOTE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
+
+
+def beat(directory: Path) -> None:
+    """Say that a job runs, in this process."""
+    (directory / BEAT).write_text(f"{os.getpid()} {socket.gethostname()}", encoding="utf-8")
+
+
+def beats(directory: Path) -> bool:
+    """Whether a job runs on, as far as can be seen from here."""
+    try:
+        pid, _, host = (directory / BEAT).read_text(encoding="utf-8").partition(" ")
+        if time.time() - (directory / BEAT).stat().st_mtime > DEAD_AFTER:
+            return False
+        if host == socket.gethostname():
+            os.kill(int(pid), 0)
+    except (OSError, ValueError):
+        return False
+    return noted(directory) is None
 
 
 def settle(record: Record) -> list[Job]:

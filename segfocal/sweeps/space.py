@@ -149,7 +149,7 @@ def read_space(said: dict[str, str | Conditional], overrides: Sequence[str]) -> 
     alone = {key: _said(item) for key, item in given.items() if not item.is_sweep_override()}
     problems: list[str] = []
     parameters: dict[str, Parameter] = {}
-    for key in dict.fromkeys([*said, *given]):
+    for key in [*(key for key in given if key not in said), *said]:
         if key in alone:
             continue
         entry = said.get(key, "")
@@ -220,7 +220,7 @@ def _conditions(when: dict[str, str], before: dict[str, Parameter], given: Mappi
         values = [value.strip() for value in said.split(",")]
         if key in before:
             choices = before[key].choices
-        elif key in given:
+        elif key in given and not given[key].is_sweep_override():
             choices = [_said(given[key])]
         else:
             raise ValueError(f"when {key}: no parameter before it{did_you_mean(key, before)}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
-from sqlalchemy.exc import NoSuchModuleError
+from sqlalchemy.exc import IntegrityError, NoSuchModuleError, OperationalError, ProgrammingError
 
 from segfocal.errors import UserError, first_line
 
@@ -46,7 +48,7 @@ def open_storage(storage: str, option: str = "sweep.storage") -> BaseStorage:
         if "://" not in storage:
             Path(storage).touch()
             return JournalStorage(JournalFileBackend(storage))
-        return RDBStorage(storage, engine_kwargs=_options(storage.partition(":")[0]))
+        return _database(storage)
     except ImportError:
         extra = ": pip install 'segfocal[postgresql]'" if storage.startswith("postgresql:") else ""
         raise UserError(f"{option}={printable(storage)}: its driver is not installed{extra}") from None
@@ -54,6 +56,18 @@ def open_storage(storage: str, option: str = "sweep.storage") -> BaseStorage:
         raise UserError(f"{option}={printable(storage)}: there is no such database, or no such driver of one") from None
     except Exception as error:  # of the file system, SQLAlchemy, the database's driver
         raise UserError(f"{option}={printable(storage)}: cannot be opened ({first_line(error)})") from None
+
+
+def _database(url: str, tries: int = 3) -> BaseStorage:
+    """Open a database; where another process makes its tables in the same moment, once more."""
+    try:
+        return RDBStorage(url, engine_kwargs=_options(url.partition(":")[0]))
+    except (IntegrityError, ProgrammingError, OperationalError) as error:
+        made = isinstance(error, IntegrityError) or "already exists" in str(error)
+        if not made or tries == 1:
+            raise
+        time.sleep(1 + random.random())
+        return _database(url, tries - 1)
 
 
 def _options(database: str) -> dict[str, Any]:

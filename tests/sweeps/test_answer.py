@@ -223,7 +223,7 @@ def test_importance_tells_what_matters_from_chance(tmp_path: Path, capsys: pytes
     write_answer(record)
     assert "importance of parameters, from 24 jobs: loss.gamma " in capsys.readouterr().out
     rows = list(csv.DictReader((tmp_path / "importance.csv").open()))
-    assert [(row["parameter"], row["chance"]) for row in rows][0] == ("loss.gamma", "False")
+    assert (rows[0]["parameter"], rows[0]["chance"]) == ("loss.gamma", "False")
     assert {"loss.gamma", "optimizer.lr", "seed"} <= set(Elements((tmp_path / "sweep.html").read_text()).text.split())
 
     noise = [answer_of(varied(tmp_path, lambda said: draw.random(), GRID)).importance for _ in range(5)]

@@ -167,7 +167,7 @@ def test_a_grid_has_the_combinations_that_there_are() -> None:
         ({}, "seed=3", "sweep.space: there is nothing to search"),
         ({"loss.gamma": "2"}, "seed=3", "sweep.space: loss.gamma: 2: one value alone"),
         ({"loss.gamma": "interval(0"}, "seed=3", "sweep.space: loss.gamma: interval(0: not of Hydra's grammar"),
-        ({"seed": Conditional(when={"loss": "ce"}, values="1,2")}, "loss=ce,dice", "when loss: no parameter before it"),
+        ({"seed": Conditional(when={"loss": "ce"}, values="1,2"), "loss": "ce,dice"}, "out=x", "when loss: no parameter before it"),
         (
             {"loss": "ce,dice", "seed": Conditional(when={"loss": "dise"}, values="1,2")},
             "out=x",
