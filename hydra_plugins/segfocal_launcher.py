@@ -21,8 +21,11 @@ from segfocal.config.sweep import SweepConfig
 from segfocal.errors import MISTAKE, UserError
 from segfocal.rundir import lock, shown_path
 from segfocal.sweeps.answer import write_answer
+from segfocal.sweeps.elsewhere import Elsewhere
+from segfocal.sweeps.outcome import beats, settle
 from segfocal.sweeps.record import LOCK, Job, Record, command_of, job_key, read, swept_keys
-from segfocal.sweeps.run import Queue, Stopped, run_jobs, slots_of
+from segfocal.sweeps.run import Queue, Stopped, run_jobs
+from segfocal.sweeps.slots import slots_of
 from segfocal.sweeps.watch import Watch
 
 
@@ -30,11 +33,15 @@ class ProcessLauncher(Launcher):
     """Each job is the program's own command in a process of its own: one that dies takes no other with it.
 
     A sweep is recorded in its directory. The same command, given again, runs what has not finished and leaves the rest alone.
+
+    Args:
+        elsewhere: what runs the jobs where another launcher is asked for; None: this machine, by this one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, elsewhere: Elsewhere | None = None) -> None:
         self.config: DictConfig | None = None
         self.context: HydraContext | None = None
+        self.elsewhere = elsewhere
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.config, self.context = config, hydra_context
@@ -71,24 +78,31 @@ class ProcessLauncher(Launcher):
             holding = lock(directory / LOCK, "sweep.dir")
             try:
                 record = self._record(directory, config, sweep)
-                slots = slots_of(sweep, config.profile.accelerator in ("auto", "gpu"))
+                runs = self._runner(sweep, config)
                 queue = queue_of(record, sweep)
                 record.save()
                 with Watch(keys) as watch:
-                    run_jobs(record, queue, _program(), slots, watch)
+                    runs(record, queue, _program(), watch)
             finally:
                 holding.close()
         except UserError as error:
             print(error, file=sys.stderr)
-            if [path.name for path in directory.iterdir()] == [LOCK]:
+            if {path.name for path in directory.iterdir()} <= {LOCK, "multirun.yaml"}:  # the latter is Hydra's
                 shutil.rmtree(directory)  # it was made for a sweep that never was
             sys.exit(MISTAKE)
         except Stopped as stopped:
             write_answer(record, page=False)
             print(f"interrupted: the same command goes on with what is left, in {shown_path(directory)}", flush=True)
-            sys.exit(128 + stopped.number)
+            sys.exit(stopped.code)
         write_answer(record, page=bool(config.get("report", True)))
         return record
+
+    def _runner(self, sweep: SweepConfig, config: DictConfig) -> Callable[[Record, Queue, list[str], Watch], None]:
+        """What runs the jobs of a queue: another launcher, or processes of this machine."""
+        if self.elsewhere:
+            return self.elsewhere.run_jobs
+        slots = slots_of(sweep, str(config.profile.accelerator))
+        return lambda record, queue, program, watch: run_jobs(record, queue, program, slots, watch)
 
     def _record(self, directory: Path, config: DictConfig, sweep: SweepConfig) -> Record:
         program = str(config.hydra.job.name)
@@ -101,6 +115,12 @@ class ProcessLauncher(Launcher):
                 f"sweep.dir={shown_path(directory)}: holds another sweep, of `{known.program}.py -m {' '.join(known.command)}`: "
                 "sweep.dir=<another directory>"
             )
+        settle(known)
+        for job in known.jobs:
+            if job.state == "running" and beats(directory / job.directory):
+                raise UserError(
+                    f"{shown_path(directory)}: job {job.number} still runs: wait for it, or end it (scancel), half a minute before"
+                )
         for job in known.jobs:
             if job.state == "running":  # the sweep was killed, and the job with it
                 job.state, job.failure = "interrupted", "killed with the sweep"

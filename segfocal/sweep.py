@@ -6,8 +6,9 @@ Prints what the sweep itself prints at its end, also while it runs or after it w
 varied, with mean, standard deviation and a paired comparison to the best over seeds; failures with their last line; the commands that
 reproduce the best job and evaluate it. Writes into its directory
 
-    sweep.csv   a row for each job
-    sweep.html  a page that needs no network: parameters against the objective, IoU of the classes, links to the runs
+    sweep.csv       a row for each job
+    importance.csv  which parameters matter, where twenty jobs or more have come to something
+    sweep.html      a page that needs no network: parameters against the objective, IoU of the classes, links to the runs
 
 The exit code is 2 where there is no such sweep, or no job of it has finished. More in docs/sweeps.md.
 """
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from segfocal.errors import MISTAKE, UserError
 from segfocal.sweeps.answer import write_answer
+from segfocal.sweeps.outcome import settle
 from segfocal.sweeps.record import FILE, Record, read
 
 
@@ -48,6 +50,7 @@ def record_of(arguments: list[str]) -> Record:
     record = read(directory)
     if record is None:
         raise UserError(f"{directory}: not the directory of a sweep, {FILE} is not in it")
+    settle(record)
     if all(job.state != "finished" for job in record.jobs):
         failed = next((f"; job {job.number} {job.state}: {job.failure}" for job in record.jobs if job.failure), "")
         raise UserError(f"{directory}: none of its {len(record.jobs)} jobs has finished{failed}")

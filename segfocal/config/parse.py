@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
-from segfocal.config import hydrakeys
+from segfocal.config import hydrakeys, launchers
 from segfocal.config.messages import lines_of
 from segfocal.config.schema import CONF, load_plugins, register_schemas
 from segfocal.errors import UserError, first_line
@@ -60,6 +60,10 @@ def mistakes(schema: type, config_name: str, overrides: list[str], look: Callabl
     problems += wrong.values()
     parsed = [item for place, item in enumerate(parsed) if place not in wrong]
     problems += load_plugins(_named_plugins(parsed), {item.key_or_group: _values(item) for item in parsed})
+    for item in [item for item in parsed if item.key_or_group == launchers.GROUP]:
+        if missing := launchers.prepare(str(item.value())):
+            problems += missing
+            parsed.remove(item)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for job in itertools.islice(_jobs(parsed), MOST_JOBS_CHECKED):
             problems += [line for line in _mistakes_of_job(schema, config_name, job, look) if line not in problems]

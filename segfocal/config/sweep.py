@@ -19,7 +19,7 @@ class Conditional:
     """A parameter that there is only where others have been chosen.
 
     Args:
-        when: values of parameters that stand before it in the space, or that the command line says.
+        when: values of parameters that stand before it in the space, or that the command line says; any of several with commas.
         values: as for any parameter.
     """
 
@@ -32,14 +32,14 @@ class SweepConfig:
     """
     Args:
         name: the option.
-        jobs: how many run at once; null: as many as there are GPUs for, and one where there is none.
-        gpus_per_job: GPUs that each job sees, where the machine has any and the profile wants them.
+        jobs: how many run at once; null: as many as there are GPUs or NPUs for, and one where there is none.
+        gpus_per_job: GPUs or NPUs that each job sees, where the machine has any and the profile wants them.
         retry_failed: whether the same command, given again, also runs the jobs that failed; those of a search are over.
         dir: the directory of the sweep; null: the one that this command has begun, else a new one.
         sampler: what chooses the values of each trial; null: none does, every combination is a job.
         seed: of the sampler.
         trials: how many the study comes to, all that work on it together.
-        space: parameters and their values in Hydra's grammar; the command line's own go before.
+        space: parameters and their values in Hydra's grammar; the command line's own go before. Without a sampler all combinations.
         also: figures to optimise beside `objective`.
         pruner: what stops trials that fall behind; null: none.
         prune_after: epochs that each trial is left alone.
@@ -68,7 +68,6 @@ class SweepConfig:
         problems = []
         if self.sampler is None:
             searching = {
-                "space": self.space,
                 "also": self.also,
                 "pruner": self.pruner,
                 "storage": self.storage,

@@ -6,8 +6,10 @@ import csv
 import io
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -17,6 +19,7 @@ from segfocal.config.commandline import quoted
 from segfocal.report.table import written
 from segfocal.rundir import shown_path
 from segfocal.sweeps.compare import SEED, Group, best_first, groups_of, pareto, sign_of, value_of
+from segfocal.sweeps.importance import Importance, importance_of
 from segfocal.sweeps.record import Job, Record, brief, said_by, says_how, swept_keys
 
 UNKNOWN = "–"
@@ -30,12 +33,14 @@ class Answer:
         keys: what it varies, but for the seed.
         seeds: whether it varies the seed.
         groups: of jobs that differ only in that, best first.
+        importance: of what it varies.
     """
 
     record: Record
     keys: list[str]
     seeds: bool
     groups: list[Group]
+    importance: Importance
 
     @property
     def best(self) -> Group | None:
@@ -56,7 +61,8 @@ class Answer:
 def answer_of(record: Record) -> Answer:
     swept = swept_keys([job.overrides for job in record.jobs])
     keys = [key for key in swept if key != SEED]
-    return Answer(record, keys, SEED in swept, groups_of(record, keys) if SEED in swept else _alone(record, keys))
+    groups = groups_of(record, keys) if SEED in swept else _alone(record, keys)
+    return Answer(record, keys, SEED in swept, groups, importance_of(record, swept))
 
 
 def _alone(record: Record, keys: list[str]) -> list[Group]:
@@ -68,8 +74,15 @@ def write_answer(record: Record, page: bool = True) -> None:
     answer = answer_of(record)
     path = record.directory / "sweep.csv"
     written(path, as_csv(answer))
+    if shares := answer.importance.shares:
+        found = answer.importance
+        rows: list[list[Any]] = [
+            ["parameter", "importance", "chance", "jobs"],
+            *([key, share, key in found.chance, found.jobs] for key, share in shares.items()),
+        ]
+        written(record.directory / "importance.csv", _csv(rows))
     Console().print(table(answer))
-    if note := least_p(answer):
+    for note in filter(None, (least_p(answer), str(answer.importance))):
         print(note)
     for job, failure in answer.failures:
         print(f"job {job.number} {job.state}: {failure}")
@@ -162,17 +175,20 @@ def as_csv(answer: Answer) -> str:
     """A row for each job, best first; where seeds are varied, with the figures of its group."""
     own = ["mean", "sd", "seeds", "to_best", "p"] if answer.seeds else []
     swept = [*answer.keys, *([SEED] if answer.seeds else [])]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     record = answer.record
-    writer.writerow(["job", *swept, record.objective, *record.others, *own, "directory", "state", "failure", "seconds"])
+    rows: list[list[Any]] = [["job", *swept, record.objective, *record.others, *own, "directory", "state", "failure", "seconds"]]
     for group in answer.groups:
         difference = group.difference
         of_group = [group.mean, group.deviation, len(group.by_seed), difference and difference.value, difference and difference.p]
         for job in group.jobs:
             said = said_by(job)
             end = [job.directory, job.state, job.failure, round(job.seconds, 1)]
-            writer.writerow(
-                [job.number, *(said.get(key, "") for key in swept), value_of(job), *_others(record, job), *(of_group if own else []), *end]
-            )
+            values = [said.get(key, "") for key in swept]
+            rows.append([job.number, *values, value_of(job), *_others(record, job), *(of_group if own else []), *end])
+    return _csv(rows)
+
+
+def _csv(rows: Sequence[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
@@ -14,9 +13,8 @@ from segfocal.report.html import rendered
 from segfocal.sweeps.answer import UNKNOWN, Answer, commands, figures, least_p, number, shown
 from segfocal.sweeps.compare import MINIMISED, Group, seed_of, value_of
 from segfocal.sweeps.record import Job, said_by
+from segfocal.sweeps.scale import by_powers, numbers_of
 from segfocal.sweeps.watch import clock
-
-LOG_FROM = 30  # largest over smallest value, from which an axis goes by powers of ten
 
 
 def page_of(answer: Answer) -> str:
@@ -42,6 +40,7 @@ def page_of(answer: Answer) -> str:
         note=least_p(answer),
         link=lambda job: link(answer, job),
         classes=classes(answer),
+        importance=shares(answer),
         drawn=values,
         version=__version__,
     )
@@ -120,21 +119,11 @@ def chart_data(answer: Answer) -> dict[str, Any]:
 
 def parameter(name: str, texts: Sequence[str]) -> dict[str, Any]:
     """A value for each job: numbers where all are, else places in the order in which they come up."""
-    numbers = [_number(text) for text in texts]
-    known = [value for value in numbers if value is not None]
-    if len(known) < len(texts):
+    numbers = numbers_of(texts)
+    if numbers is None:
         kinds = list(dict.fromkeys(texts))
         return {"name": name, "texts": list(texts), "kinds": kinds, "places": [kinds.index(text) for text in texts], "log": False}
-    log = bool(known) and min(known) > 0 and max(known) / min(known) >= LOG_FROM
-    return {"name": name, "texts": list(texts), "kinds": None, "places": known, "log": log}
-
-
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
+    return {"name": name, "texts": list(texts), "kinds": None, "places": numbers, "log": by_powers(numbers)}
 
 
 def classes(answer: Answer) -> dict[str, Any] | None:
@@ -165,6 +154,21 @@ def classes(answer: Answer) -> dict[str, Any] | None:
         for name in names
     ]
     return {"groups": groups, "labels": labels, "names": [called(answer, best), called(answer, other)]}
+
+
+def shares(answer: Answer) -> list[dict[str, Any]]:
+    """A bar for each parameter, the most important first."""
+    chance = answer.importance.chance
+    return [
+        {
+            "name": key,
+            "colour": "var(--accent)",
+            "bars": [
+                {"label": "share", "striped": key in chance, "cell": {"value": share, "text": f"{share:.2f}", "interval": "", "ends": None}}
+            ],
+        }
+        for key, share in answer.importance.shares.items()
+    ]
 
 
 def _class_figures(answer: Answer, group: Group) -> dict[str, float]:

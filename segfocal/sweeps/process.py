@@ -11,29 +11,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from segfocal.config.commandline import quoted
 from segfocal.parallel.launch import PARENT
 from segfocal.rundir import RESULT
+from segfocal.stopping import CODES
+from segfocal.sweeps.outcome import Outcome
 from segfocal.sweeps.record import Job, State
 
 CONSOLE = "console.log"
 EPOCH = re.compile(r"epoch (\d+) of (\d+)")
-STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # exit codes of a job that ended when it was asked to
+STOPPED = set(CODES.values())  # exit codes of a job that ended when it was asked to
 GRACE = 60.0  # seconds that a job has to end in when it is asked to
-
-
-@dataclass
-class Outcome:
-    """What a job came to."""
-
-    state: State
-    objective: float | None
-    failure: str | None
-    epoch: int | None = None  # after which it was pruned
 
 
 class Running:
@@ -45,18 +36,19 @@ class Running:
         directory: that it writes into.
         env: its environment.
         pipe: whose end tells it that the sweep is gone.
+        cwd: the working directory of the sweep; None where this process is in it.
     """
 
-    def __init__(self, job: Job, command: Sequence[str], directory: Path, env: dict[str, str], pipe: int) -> None:
+    def __init__(self, job: Job, command: Sequence[str], directory: Path, env: dict[str, str], pipe: int, cwd: str | None = None) -> None:
         self.job, self.directory = job, directory
         self.started = time.monotonic()
-        directory.mkdir(parents=True, exist_ok=True)
         with (directory / CONSOLE).open("ab") as console:
             self.process = subprocess.Popen(
                 [sys.executable, *command, f"hydra.run.dir={quoted(directory)}"],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=subprocess.STDOUT,
+                cwd=cwd,
                 env={**env, PARENT: str(pipe)},
                 pass_fds=[pipe],
                 start_new_session=True,  # Ctrl-C comes to the sweep, which passes it on
@@ -78,13 +70,14 @@ class Running:
             return None
         if code == 0:
             result = _result(self.directory)
-            return Outcome("pruned" if "pruned" in result else "finished", result.get("value"), None, result.get("pruned"))
+            state: State = "pruned" if "pruned" in result else "finished"
+            return Outcome(state, self.seconds, result.get("value"), epoch=result.get("pruned"))
         if code in STOPPED:
-            return Outcome("interrupted", None, "interrupted")
+            return Outcome("interrupted", self.seconds, failure="interrupted")
         if code < 0:
-            name = signal.Signals(-code).name
-            return Outcome("interrupted", None, f"killed by {name}" + (" (out of memory?)" if code == -signal.SIGKILL else ""))
-        return Outcome("failed", None, last_words(self.directory / CONSOLE))
+            hint = " (out of memory?)" if code == -signal.SIGKILL else ""
+            return Outcome("interrupted", self.seconds, failure=f"killed by {signal.Signals(-code).name}{hint}")
+        return Outcome("failed", self.seconds, failure=last_words(self.directory / CONSOLE))
 
     def ask_to_end(self) -> None:
         """As Ctrl-C does; `finish` waits for it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ class Parameter:
         low, high: of a range, both included; whole numbers where both are.
         step: of a range; None: any value.
         log: whether a range is searched by its logarithm.
-        when: what has to be chosen for there to be this parameter.
+        when: what has to be chosen for there to be this parameter, each one of several values.
     """
 
     key: str
@@ -38,7 +38,11 @@ class Parameter:
     high: Number = 0
     step: Number | None = None
     log: bool = False
-    when: dict[str, str] = field(default_factory=dict)
+    when: dict[str, list[str]] = field(default_factory=dict)
+
+    def is_there(self, chosen: dict[str, str]) -> bool:
+        """Whether there is this parameter where others have these values."""
+        return all(chosen.get(key) in values for key, values in self.when.items())
 
     def suggest(self, trial: Trial) -> str:
         """The value of a trial, as it is typed."""
@@ -54,6 +58,19 @@ class Parameter:
             return value in self.choices
         whole = isinstance(self.low, int) and isinstance(self.high, int)
         return isinstance(value, int if whole else int | float) and self.low <= value <= self.high
+
+    def every(self) -> list[str]:
+        """All values, in their order.
+
+        Raises:
+            ValueError: there is no end of them.
+        """
+        if self.choices:
+            return self.choices
+        if self.step is None:
+            raise ValueError("any value between two is for a search: sweep.sampler=tpe; a grid takes range(1,8) and values with commas")
+        count = round((self.high - self.low) / self.step) + 1
+        return [repr(self.low + place * self.step) for place in range(count)]
 
     def ends(self) -> list[str]:
         """The values between which all others lie; every one where they are named."""
@@ -75,8 +92,30 @@ class Space:
         """The command line of a trial, a value chosen for each parameter that there is."""
         chosen: dict[str, str] = {}
         for parameter in self.parameters:
-            if all(chosen.get(key) == value for key, value in parameter.when.items()):
+            if parameter.is_there(chosen):
                 chosen[parameter.key] = choose(parameter)
+        return self._line(chosen)
+
+    def grid(self) -> list[list[str]]:
+        """Command lines of all combinations that there are; the first parameter changes last, as in Hydra's own.
+
+        Raises:
+            UserError: a parameter has no end of values.
+        """
+        jobs: list[dict[str, str]] = [{}]
+        for parameter in self.parameters:
+            try:
+                values = parameter.every()
+            except ValueError as error:
+                raise UserError(f"sweep.space: {parameter.key}: {error}") from None
+            jobs = [
+                {**job, **more}
+                for job in jobs
+                for more in ([{parameter.key: value} for value in values] if parameter.is_there(job) else [{}])
+            ]
+        return [self._line(job) for job in jobs]
+
+    def _line(self, chosen: dict[str, str]) -> list[str]:
         return [*self.fixed, *(f"{key}={value}" for key, value in chosen.items())]
 
     def corners(self) -> list[list[str]]:
@@ -84,7 +123,8 @@ class Space:
         found: list[list[str]] = []
         for varied in self.parameters:
             for end in varied.ends():
-                wanted = {**{parameter.key: parameter.ends()[0] for parameter in self.parameters}, **varied.when, varied.key: end}
+                met = {key: values[0] for key, values in varied.when.items()}
+                wanted = {**{parameter.key: parameter.ends()[0] for parameter in self.parameters}, **met, varied.key: end}
                 line = self.overrides(lambda parameter, wanted=wanted: wanted[parameter.key])  # type: ignore[misc]
                 if line not in found:
                     found.append(line)
@@ -109,7 +149,7 @@ def read_space(said: dict[str, str | Conditional], overrides: Sequence[str]) -> 
     alone = {key: _said(item) for key, item in given.items() if not item.is_sweep_override()}
     problems: list[str] = []
     parameters: dict[str, Parameter] = {}
-    for key in dict.fromkeys([*said, *given]):
+    for key in [*(key for key in given if key not in said), *said]:
         if key in alone:
             continue
         entry = said.get(key, "")
@@ -117,7 +157,7 @@ def read_space(said: dict[str, str | Conditional], overrides: Sequence[str]) -> 
         place = str(given[key].input_line) if key in given else f"sweep.space: {key}: {_values(entry)}"
         try:
             parameter = _parameter(given.get(key) or _parsed(key, _values(entry)))
-            open_conditions = _conditions(when, parameters, alone)
+            open_conditions = _conditions(when, parameters, given)
         except ValueError as error:
             problems.append(f"{place}: {error}")
             continue
@@ -173,20 +213,25 @@ def _range(parameter: Parameter) -> Parameter:
     return parameter
 
 
-def _conditions(when: dict[str, str], before: dict[str, Parameter], alone: dict[str, str]) -> dict[str, str] | None:
-    """The conditions that a trial decides on; None where one is not met by any."""
+def _conditions(when: dict[str, str], before: dict[str, Parameter], given: Mapping[str, Override]) -> dict[str, list[str]] | None:
+    """The conditions that a job decides on; None where one is not met by any. What the command line has left out is no mistake."""
     remaining = {}
-    for key, value in when.items():
-        if key in alone:
-            if alone[key] != value:
-                return None
-        elif key not in before:
-            raise ValueError(f"when {key}: no parameter before it{did_you_mean(key, before)}")
-        elif value not in before[key].choices:
+    for key, said in when.items():
+        values = [value.strip() for value in said.split(",")]
+        if key in before:
             choices = before[key].choices
-            raise ValueError(
-                f"when {key}: {value} is not among its values{did_you_mean(value, choices)}" if choices else f"when {key}: is a range"
-            )
+        elif key in given and not given[key].is_sweep_override():
+            choices = [_said(given[key])]
         else:
-            remaining[key] = value
+            raise ValueError(f"when {key}: no parameter before it{did_you_mean(key, before)}")
+        if not choices:
+            raise ValueError(f"when {key}: is a range")
+        wrong = [value for value in values if value not in choices]
+        if wrong and key not in given:
+            raise ValueError(f"when {key}: {wrong[0]} is not among its values{did_you_mean(wrong[0], choices)}")
+        met = [value for value in values if value in choices]
+        if not met:
+            return None
+        if key in before:
+            remaining[key] = met
     return remaining

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import random
 import re
+import time
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
+from sqlalchemy.exc import IntegrityError, NoSuchModuleError, OperationalError, ProgrammingError
 
 from segfocal.errors import UserError, first_line
 
 JOURNAL = "study.log"
 LOST = (StorageInternalError, OSError)  # what is raised where a storage is gone: of databases, of journals
-PATIENCE = 60  # seconds that a process waits for another to release an SQLite file
+PATIENCE = 60  # seconds that a process waits for another to release an SQLite file, and for a server to answer
 
 
 def located(storage: str | None, directory: Path) -> str:
@@ -44,7 +48,30 @@ def open_storage(storage: str, option: str = "sweep.storage") -> BaseStorage:
         if "://" not in storage:
             Path(storage).touch()
             return JournalStorage(JournalFileBackend(storage))
-        options = {"connect_args": {"timeout": PATIENCE}} if storage.startswith("sqlite") else {"pool_pre_ping": True}
-        return RDBStorage(storage, engine_kwargs=options)
+        return _database(storage)
+    except ImportError:
+        extra = ": pip install 'segfocal[postgresql]'" if storage.startswith("postgresql:") else ""
+        raise UserError(f"{option}={printable(storage)}: its driver is not installed{extra}") from None
+    except NoSuchModuleError:
+        raise UserError(f"{option}={printable(storage)}: there is no such database, or no such driver of one") from None
     except Exception as error:  # of the file system, SQLAlchemy, the database's driver
         raise UserError(f"{option}={printable(storage)}: cannot be opened ({first_line(error)})") from None
+
+
+def _database(url: str, tries: int = 3) -> BaseStorage:
+    """Open a database; where another process makes its tables in the same moment, once more."""
+    try:
+        return RDBStorage(url, engine_kwargs=_options(url.partition(":")[0]))
+    except (IntegrityError, ProgrammingError, OperationalError) as error:
+        made = isinstance(error, IntegrityError) or "already exists" in str(error)
+        if not made or tries == 1:
+            raise
+        time.sleep(1 + random.random())
+        return _database(url, tries - 1)
+
+
+def _options(database: str) -> dict[str, Any]:
+    """For SQLAlchemy."""
+    if database == "sqlite":
+        return {"connect_args": {"timeout": PATIENCE}}
+    return {"pool_pre_ping": True} | ({"connect_args": {"connect_timeout": PATIENCE}} if database == "postgresql" else {})

@@ -7,8 +7,11 @@ import io
 import itertools
 import json
 import math
+import random
 import shlex
 import statistics
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -199,6 +202,51 @@ def test_classes_of_the_best_stand_beside_those_of_the_first(tmp_path: Path) -> 
     for each in record.jobs:
         (tmp_path / each.directory / "metrics.json").write_text("[]" if each.number % 2 else "{")
     assert classes(answer_of(record)) is None
+
+
+def varied(directory: Path, value: Callable[[dict[str, str]], float], spaces: Sequence[dict[str, str]]) -> Record:
+    """A sweep with seeds, whose jobs come to a function of their parameters."""
+    said = [{**space, "seed": str(seed)} for space in spaces for seed in range(3)]
+    jobs = [job(number, value(each), *(f"{key}={text}" for key, text in each.items())) for number, each in enumerate(said)]
+    return Record(directory, "train", [], "val/loss", jobs)
+
+
+GRID = [{"loss.gamma": gamma, "optimizer.lr": lr} for gamma in ("0", "0.5", "1", "5") for lr in ("1e-4", "1e-2")]
+
+
+def test_importance_tells_what_matters_from_chance(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw = random.Random(0)
+    record = varied(tmp_path, lambda said: abs(float(said["loss.gamma"]) - 0.5) + 0.01 * draw.random(), GRID)
+    found = answer_of(record).importance
+    assert (next(iter(found.shares)), found.chance, found.jobs) == ("loss.gamma", {"optimizer.lr", "seed"}, 24)
+    assert sum(found.shares.values()) == pytest.approx(1) and found.shares["loss.gamma"] > 0.8
+    write_answer(record)
+    assert "importance of parameters, from 24 jobs: loss.gamma " in capsys.readouterr().out
+    rows = list(csv.DictReader((tmp_path / "importance.csv").open()))
+    assert (rows[0]["parameter"], rows[0]["chance"]) == ("loss.gamma", "False")
+    assert {"loss.gamma", "optimizer.lr", "seed"} <= set(Elements((tmp_path / "sweep.html").read_text()).text.split())
+
+    noise = [answer_of(varied(tmp_path, lambda said: draw.random(), GRID)).importance for _ in range(5)]
+    assert sum(len(each.chance) for each in noise) >= 12  # of 15; one in twenty is taken for more
+
+    sampled = [{"loss.gamma": repr(draw.uniform(0, 5)), "optimizer.lr": repr(10 ** draw.uniform(-4, -2))} for _ in range(24)]
+    found = answer_of(varied(tmp_path, lambda said: abs(float(said["loss.gamma"]) - 2), sampled)).importance
+    assert "loss.gamma" not in found.chance and found.shares["loss.gamma"] > 0.8
+
+
+def test_importance_of_what_some_jobs_have(tmp_path: Path) -> None:
+    spaces = [{"loss": "ce"}, *({"loss": "focal", "loss.gamma": gamma} for gamma in ("0", "1", "2", "5", "7", "9"))]
+    found = answer_of(varied(tmp_path, lambda said: 9.0 if said["loss"] == "ce" else float(said["loss.gamma"]), spaces)).importance
+    assert next(iter(found.shares)) == "loss.gamma" and "loss.gamma" not in found.chance
+
+
+def test_importance_that_cannot_be_told_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert answer_of(sweep(tmp_path)).importance.reason == "9 jobs with a value are too few, it takes 20"
+    assert "9 jobs with a value are too few" in Elements(page_of(answer_of(sweep(tmp_path)))).text
+    assert answer_of(varied(tmp_path, lambda said: 0.5, GRID)).importance.reason == "too many jobs have come to the same"
+    assert str(answer_of(varied(tmp_path, lambda said: 0.5, GRID[:1])).importance) == ""  # of one parameter, the seed
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    assert answer_of(varied(tmp_path, lambda said: 0.5, GRID)).importance.reason == "needs Optuna: pip install 'segfocal[optuna]'"
 
 
 def test_links_stay_in_the_directory(tmp_path: Path) -> None:

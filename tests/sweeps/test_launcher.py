@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from segfocal.config.sweep import SweepConfig
+from segfocal.errors import UserError
+from segfocal.sweeps.slots import slots_of
 from tests.conftest import ROOT, Result
 
 TINY = [sys.executable, str(ROOT / "tests" / "sweeps" / "tiny.py"), "-m"]
@@ -108,6 +111,21 @@ def test_each_job_sees_gpus_of_its_own(sweep: Sweep, tmp_path: Path) -> None:
     assert {str(seen(tmp_path, job)["CUDA_VISIBLE_DEVICES"]) for job in "01"} == {"4,5", "6,7"}
     refused = sweep("profile=gpu", "loss.gamma=0,1", "sweep.jobs=3", "sweep.dir=other", CUDA_VISIBLE_DEVICES="4,5")
     assert (refused.code, refused.err) == (2, "sweep.jobs=3 sweep.gpus_per_job=1: this machine has 2 GPUs, enough for 2 jobs at once\n")
+
+
+def test_npus_are_dealt_as_gpus_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    monkeypatch.setenv("ASCEND_RT_VISIBLE_DEVICES", "2,3,6")
+    dealt = slots_of(SweepConfig(), "npu")
+    assert [dealt.environment(slot)["ASCEND_RT_VISIBLE_DEVICES"] for slot in range(dealt.count)] == ["2", "3", "6"]
+    assert dealt.environment(0)["CUDA_VISIBLE_DEVICES"] == "0,1,2,3"
+    pairs = slots_of(SweepConfig(gpus_per_job=2), "npu")
+    assert [pairs.environment(slot)["ASCEND_RT_VISIBLE_DEVICES"] for slot in range(pairs.count)] == ["2,3"]
+    with pytest.raises(UserError, match="sweep.jobs=2 sweep.gpus_per_job=2: this machine has 3 NPUs, enough for 1 jobs at once"):
+        slots_of(SweepConfig(gpus_per_job=2, jobs=2), "npu")
+    assert (slots_of(SweepConfig(jobs=3), "cpu").count, slots_of(SweepConfig(), "cpu").devices) == (3, [])
+    monkeypatch.setenv("ASCEND_RT_VISIBLE_DEVICES", "")
+    assert slots_of(SweepConfig(), "npu").devices == []  # the job says what is missing
 
 
 def started(tmp_path: Path, *overrides: str, **env: str) -> subprocess.Popen[str]:

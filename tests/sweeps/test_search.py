@@ -133,6 +133,30 @@ def test_the_command_line_goes_before_the_space_of_the_option() -> None:
     assert [parameter.key for parameter in read_space(said, ["loss=dice"]).parameters] == ["optimizer.lr"]
 
 
+def test_a_grid_has_the_combinations_that_there_are() -> None:
+    said: dict[str, str | Conditional] = {
+        "loss": "ce,focal,focal_dice",
+        "loss.gamma": Conditional(when={"loss": "focal"}, values="range(0,2)"),
+        "loss.smooth": Conditional(when={"loss": "focal_dice, ce"}, values="0.5,1"),
+        "seed": "0,1",
+    }
+    lines = [" ".join(line) for line in read_space(said, ["out=x"]).grid()]
+    assert lines[:5] == [
+        "out=x loss=ce loss.smooth=0.5 seed=0",
+        "out=x loss=ce loss.smooth=0.5 seed=1",
+        "out=x loss=ce loss.smooth=1 seed=0",
+        "out=x loss=ce loss.smooth=1 seed=1",
+        "out=x loss=focal loss.gamma=0 seed=0",
+    ]
+    assert len(set(lines)) == len(lines) == 12
+    narrowed = [" ".join(line) for line in read_space(said, ["loss=ce,focal", "seed=3", "loss.gamma=range(0,1,0.25)"]).grid()]
+    assert narrowed[:3] == ["seed=3 loss=ce loss.smooth=0.5", "seed=3 loss=ce loss.smooth=1", "seed=3 loss=focal loss.gamma=0.0"]
+    assert narrowed[-1] == "seed=3 loss=focal loss.gamma=0.75"
+    assert [line[1:] for line in read_space(said, ["loss=dice", "seed=1,2"]).grid()] == [["seed=1"], ["seed=2"]]
+    with pytest.raises(UserError, match="sweep.space: loss.gamma: any value between two is for a search: sweep.sampler=tpe"):
+        read_space({"loss.gamma": "interval(0,5)"}, []).grid()
+
+
 @pytest.mark.parametrize(
     ("said", "override", "message"),
     [
@@ -143,7 +167,7 @@ def test_the_command_line_goes_before_the_space_of_the_option() -> None:
         ({}, "seed=3", "sweep.space: there is nothing to search"),
         ({"loss.gamma": "2"}, "seed=3", "sweep.space: loss.gamma: 2: one value alone"),
         ({"loss.gamma": "interval(0"}, "seed=3", "sweep.space: loss.gamma: interval(0: not of Hydra's grammar"),
-        ({"seed": Conditional(when={"loss": "ce"}, values="1,2")}, "loss=ce,dice", "when loss: no parameter before it"),
+        ({"seed": Conditional(when={"loss": "ce"}, values="1,2"), "loss": "ce,dice"}, "out=x", "when loss: no parameter before it"),
         (
             {"loss": "ce,dice", "seed": Conditional(when={"loss": "dise"}, values="1,2")},
             "out=x",
