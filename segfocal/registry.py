@@ -69,8 +69,9 @@ class Registry:
         self.config(name)(config_class)
         return self.builder(config_class)
 
-    def names(self) -> list[str]:
-        return sorted(self._configs)
+    def classes(self) -> dict[str, type]:
+        """The configuration classes seen so far, by their names."""
+        return dict(sorted(self._configs.items()))
 
     def find(self, name: str) -> type | None:
         """The configuration class of a name; looks into the package and the installed plug-ins for names not seen so far."""
@@ -101,7 +102,7 @@ class Registry:
         name = value.get("name") if isinstance(value, dict) else None
         cls = self.find(name) if isinstance(name, str) else None
         if cls is None:
-            hint = did_you_mean(str(name), self.names())
+            hint = did_you_mean(str(name), list(self._configs))
             raise PydanticCustomError(
                 "unknown_option", "no {group} is named '{name}'{hint}", {"group": self.group, "name": str(name), "hint": hint}
             )

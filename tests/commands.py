@@ -1,6 +1,6 @@
-"""Commands one after the other in one process, for importing torch takes longer than what is tested: python -m tests.commands < JSON
+"""Commands one after the other in one process, for what surrounds them takes longer than what is tested: python -m tests.commands FILE
 
-Standard input is a list of [program, environment, arguments]; standard output ends with a list of [exit code, what it printed, errors].
+The file is a list of [program, environment, arguments]; beside it, with the ending .out, is written for each [exit code, output, errors].
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import json
 import os
 import runpy
 import sys
+from pathlib import Path
 from typing import Any
 
-from tests.conftest import ROOT
+from tests.forked import ROOT
 
 
 def called(program: str, environment: dict[str, str], arguments: list[str]) -> tuple[Any, str, str]:
@@ -34,5 +35,6 @@ def called(program: str, environment: dict[str, str], arguments: list[str]) -> t
 
 
 if __name__ == "__main__":
-    answers = [called(*command) for command in json.load(sys.stdin)]
-    print(json.dumps(answers))
+    asked = Path(sys.argv[1])
+    answers = [called(*command) for command in json.loads(asked.read_text())]
+    asked.with_suffix(".out").write_text(json.dumps(answers))

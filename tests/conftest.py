@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import signal
 import subprocess
@@ -77,16 +78,15 @@ class Started:
     def result(self) -> Result:
         """What it comes to."""
         if self.code is None:
-            self.code = self.server.wait()
+            self.code = self.server.wait(self.pid)
         return Result(self.code, *(path.read_text(errors="backslashreplace") for path in (self.out, self.err)))
 
     @property
     def runs(self) -> bool:
         """Whether it has not ended yet."""
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, 0)
-            return True
-        return False
+        if self.code is None:
+            self.code = self.server.poll(self.pid)
+        return self.code is None
 
     def kill(self) -> None:
         """It and its workers."""
@@ -97,7 +97,16 @@ class Started:
         """Where a test has failed, it may still run."""
         if self.code is None:
             self.kill()
-            self.code = self.server.wait()
+            self.code = self.server.wait(self.pid)
+
+
+def in_one_process(commands: list[tuple[str, dict[str, str], list[str]]], cwd: Path, env: dict[str, str]) -> list[Result]:
+    """What commands come to, each a program, its environment and its arguments, by `tests.commands`."""
+    asked = cwd / "commands.json"
+    asked.write_text(json.dumps(commands))
+    done = run("-m", "tests.commands", str(asked), cwd=cwd, env=env)
+    assert done.code == 0, done.err[-3000:]
+    return [Result(*answer) for answer in json.loads(asked.with_suffix(".out").read_text())]
 
 
 def spawn(*words: str, cwd: Path, env: dict[str, str] | None = None) -> Result:

@@ -20,8 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from segfocal.config.parse import mistakes
+from segfocal.config.run import TrainConfig
+
 ROOT = Path(__file__).parents[1]
-IMPORTED = ("segfocal.engine", "segfocal.evaluation", "segfocal.prediction.run", "segfocal.export.command")
+IMPORTED = ("segfocal.cli", "segfocal.engine", "segfocal.evaluation", "segfocal.prediction.run", "segfocal.export.command")
+IMPORTED += ("torch.utils.tensorboard", "hydra_plugins.segfocal_launcher", "hydra_plugins.segfocal_sweeper")
 
 
 @dataclass
@@ -65,9 +69,15 @@ class Server:
         self._tell(command.__dict__)
         return int(self._answer())
 
-    def wait(self) -> int:
-        """Its exit code, negative for a signal."""
+    def wait(self, pid: int) -> int:
+        """The exit code of one that is waited for, negative for a signal."""
+        self._tell({"wait": pid})
         return int(self._answer())
+
+    def poll(self, pid: int) -> int | None:
+        """The exit code of one that has ended, and None of one that runs."""
+        self._tell({"poll": pid})
+        return int(said) if (said := self._answer().strip()) else None
 
     def close(self) -> None:
         assert self.process.stdin is not None and self.process.stdout is not None
@@ -86,14 +96,18 @@ class Server:
 
 
 def serve() -> Command:
-    """Fork for each line of standard input; returns in the processes that are to become commands."""
+    """Fork for each line of standard input that is a command; returns in the processes that are to become commands."""
     for line in iter(sys.stdin.readline, ""):
+        asked = json.loads(line)
+        if "words" not in asked:
+            pid, status = os.waitpid(asked["wait"], 0) if "wait" in asked else os.waitpid(asked["poll"], os.WNOHANG)
+            print(os.waitstatus_to_exitcode(status) if pid else "", flush=True)
+            continue
         pid = os.fork()
         if pid == 0:
-            return Command(**json.loads(line))
+            return Command(**asked)
         os.setpgid(pid, pid)  # before anybody is told of it
         print(pid, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
     os._exit(0)
 
 
@@ -106,6 +120,7 @@ def become(command: Command) -> None:
     os.environ.clear()
     os.environ.update(command.env)
     first, *words = command.words
+    sys.orig_argv = [sys.executable, *command.words]  # by which the processes of several devices are started
     sys.path[1:1] = command.env.get("PYTHONPATH", "").split(os.pathsep)
     if first == "-m":
         sys.argv, sys.path[0] = words, command.cwd
@@ -118,5 +133,6 @@ def become(command: Command) -> None:
 if __name__ == "__main__":
     for name in IMPORTED:
         importlib.import_module(name)
+    mistakes(TrainConfig, "train", [])  # Hydra and its grammar, too, begin slowly
     gc.freeze()  # or each command would end by looking for cycles in all of it
     become(serve())

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -27,7 +23,7 @@ from segfocal.evaluation import evaluate
 from segfocal.parallel.devices import placed
 from segfocal.switches import switch
 from tests.accelerators.test_refusals import fake
-from tests.conftest import ROOT, blobs, write_folder
+from tests.conftest import ROOT, blobs, in_one_process, write_folder
 from tests.test_training import TINY, configured, equal, figures
 
 SMALL = [*TINY, "model.encoder=tu-test_resnet", "callbacks.overlays=0", "trainer.test=false", "report=false", "logger=csv"]
@@ -112,7 +108,7 @@ def test_what_this_machine_lacks_is_one_line_through_the_command(tmp_path: Path)
         ("train", [*put, "profile.deterministic=true"]),
         ("train", [*put, "profile.deterministic=warn", "profile.compile=null", "out=trained"]),
     ]
-    env = {"PYTHONPATH": f"{tmp_path}:{ROOT}", "CXX": "no-such-compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "inductor")}
+    env = {"PYTHONPATH": f"{tmp_path}:{ROOT}", "PATH": str(tmp_path), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "inductor")}  # no compiler
     env |= {"ASCEND_HOME_PATH": str(tmp_path), "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
     answers = in_one_process([(program, {}, words) for program, words in commands], tmp_path, env)
     lines = [
@@ -124,32 +120,16 @@ def test_what_this_machine_lacks_is_one_line_through_the_command(tmp_path: Path)
         "profile.compile=reduce-overhead: records CUDA graphs, which a CPU has none of",
         "profile.deterministic=true: put_ has no deterministic kernel on this device: ",
     ]
-    for (code, _, err), line in zip(answers, lines, strict=False):
-        assert code == 2, err
-        assert err.strip().startswith(line)
-        assert len(err.strip().splitlines()) == 1
-    code, out, err = answers[-1]
-    assert code == 0, err
-    assert "device: profile=auto, no CUDA GPU is seen by torch " in out
-    assert "torch_npu is installed: profile=ascend takes NPUs: cpu (1 threads)" in out
-    assert "profile.compile=null: the model is not compiled: " in out
+    for done, line in zip(answers, lines, strict=False):
+        assert done.code == 2, done.err
+        assert done.err.strip().startswith(line)
+        assert len(done.err.strip().splitlines()) == 1
+    done = answers[-1]
+    assert done.code == 0, done.err
+    assert "device: profile=auto, no CUDA GPU is seen by torch " in done.out
+    assert "torch_npu is installed: profile=ascend takes NPUs: cpu (1 threads)" in done.out
+    assert "profile.compile=null: the model is not compiled: " in done.out
     assert [path.name for path in (tmp_path / "runs").iterdir() if not (path / "config.yaml").exists()] == []
-
-
-def in_one_process(commands: list[tuple[str, dict[str, str], list[str]]], cwd: Path, env: dict[str, str]) -> list[tuple[int, str, str]]:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.commands"],
-        input=json.dumps(commands),
-        cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **env},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found: list[tuple[int, str, str]] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here, which profile=auto takes")

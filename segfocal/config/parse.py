@@ -101,24 +101,24 @@ def parse_sweep(schema: type[Config], config_name: str, overrides: list[str], mo
     """The jobs of a sweep: what is swept, with its value there, and the configuration; one job where nothing is swept.
 
     Raises:
-        UserError: with a line for each mistake, or for more than `most` jobs.
+        UserError: with a line for each mistake, or for more than `most` jobs; that is at most as many as `mistakes` looks at.
     """
-    if problems := mistakes(schema, config_name, overrides):
+    configs: list[Config] = []
+
+    def keep(config: Config) -> list[str]:
+        configs.append(config)
+        return []
+
+    if problems := mistakes(schema, config_name, overrides, keep):
         raise UserError("\n".join(problems))
     given, _ = _parse_overrides(overrides)
     jobs = list(itertools.islice(_jobs(given), most + 1))
     if len(jobs) > most:
         raise UserError(f"the values given with commas combine to more than {most}: sweep fewer of them")
     found = []
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        for job in jobs:
-            lines = [item.input_line or "" for item in job]
-            swept = {
-                item.key_or_group: line.partition("=")[2]
-                for item, line, of in zip(job, lines, given, strict=True)
-                if of.is_sweep_override()
-            }
-            found.append((swept, parse(schema, compose(config_name, lines))))
+    for job, config in zip(jobs, configs, strict=True):
+        lines = zip([item.input_line or "" for item in job], given, strict=True)
+        found.append(({of.key_or_group: line.partition("=")[2] for line, of in lines if of.is_sweep_override()}, config))
     return found
 
 

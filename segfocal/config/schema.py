@@ -59,8 +59,8 @@ def register_schemas() -> None:
     for name, cls in SINGLE.items():
         store.store(group="schema", name=name, node=_defaults(cls))
     for registry in REGISTRIES:
-        for name in registry.names():
-            _store(registry, name)
+        for name, cls in registry.classes().items():
+            _store(registry, name, cls)
     store.store(
         group="hydra/launcher", name="processes", node={"_target_": "hydra_plugins.segfocal_launcher.ProcessLauncher"}
     )  # as Hydra has it
@@ -101,14 +101,13 @@ def load_plugins(modules: list[str], named: dict[str, list[str]]) -> list[str]:
     for registry in REGISTRIES:
         for name in named.get(registry.group, []):
             registry.find(name)
-        for known in registry.names():
-            _store(registry, known)
+        for known, cls in registry.classes().items():
+            _store(registry, known, cls)
     return problems
 
 
-def _store(registry: Registry, name: str) -> None:
-    cls = registry.find(name)
-    assert cls is not None
+@functools.cache  # each takes a millisecond, and there are many
+def _store(registry: Registry, name: str, cls: type) -> None:
     store, node = ConfigStore.instance(), {**_defaults(cls), "name": name}
     store.store(group=f"schema/{registry.group}", name=name, node=node)
     if not cls.__module__.startswith("segfocal.config"):  # a plug-in brings no YAML: its defaults are the option

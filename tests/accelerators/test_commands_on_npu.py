@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.accelerators.conftest import environment
-from tests.conftest import ROOT
-from tests.test_profiles import in_one_process
+from tests.conftest import ROOT, in_one_process
 
 NOWHERE = ["data=folder", "data.root=nowhere", "task.classes=[crack]"]
 
@@ -34,9 +33,9 @@ def test_what_a_chip_lacks(simulation: Path, tmp_path: Path) -> None:
         ["profile=gpu: no CUDA GPU is seen"],
         ["profile.precision=16-mixed: a CPU does not train in fp16"],  # auto never takes an NPU
     ]
-    for (code, _, err), expected in zip(answers, lines, strict=True):
-        assert code == 2, err
-        assert len(err.strip().splitlines()) == len(expected)
-        for line, said in zip(err.strip().splitlines(), expected, strict=True):
+    for done, expected in zip(answers, lines, strict=True):
+        assert done.code == 2, done.err
+        assert len(done.err.strip().splitlines()) == len(expected)
+        for line, said in zip(done.err.strip().splitlines(), expected, strict=True):
             assert line.startswith(said)
     assert not list((tmp_path / "runs").iterdir())
