@@ -13,7 +13,17 @@ from importlib import metadata
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-EXTRAS = ("weights", "streaming", "curves", "onnx", "optuna")  # what adds to a run; `test` and `dev` are for those who work on this
+EXTRAS = (
+    "weights",
+    "streaming",
+    "curves",
+    "onnx",
+    "optuna",
+    "postgresql",
+    "joblib",
+    "ray",
+    "slurm",
+)  # what adds to a run; `test` and `dev` are for those who work on this
 # What a licence's classifier or a long text comes to; the first that is found.
 KNOWN = {
     "Apache-2.0": "Apache Software License|Apache License",
@@ -30,7 +40,7 @@ HEAD = """# Licences
 
 What `pip install segfocal` brings, and what its extras add, with the licence that each distribution states. Made by
 `python .ci/licences.py > docs/licences.md` on Linux; other systems and Pythons have fewer or others of them. A test compares this page with
-what is installed, and fails where a licence of the GPL family, or none, enters. Wheels may bundle libraries under other licences, which the files
+what is installed, and fails where the GPL or the AGPL, or none, enters; psycopg, a library used as it is, is under the LGPL. Wheels may bundle libraries under other licences, which the files
 in them say: that of OpenCV has FFmpeg, under the LGPL.
 """
 

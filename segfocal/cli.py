@@ -18,7 +18,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from segfocal.config.commandline import COMPLETES, SWEEPS, parted, quoted, run_dir_of, unknown
+from segfocal.config.commandline import COMPLETES, SWEEPS, parted, run_dir_of, unknown
 from segfocal.config.parse import mistakes, sweeps
 from segfocal.config.run import is_auto
 from segfocal.config.schema import CONF, register_schemas
@@ -26,7 +26,7 @@ from segfocal.errors import INTERRUPTED, MISTAKE, Interrupted, UserError
 from segfocal.parallel import ending
 from segfocal.parallel.launch import end_with_parent, launch
 from segfocal.parallel.place import here, processes_to_start, started_problems
-from segfocal.rundir import RESULT, RUN, find_run, shown_path, unwritable
+from segfocal.rundir import RESULT, RUN, find_run, quoted, shown_path, unwritable
 from segfocal.stopping import listen
 from segfocal.sweeps.record import key_of_run
 from segfocal.sweeps.trial import Pruned

@@ -137,3 +137,9 @@ def shown_path(path: Path) -> str:
     """A path as one would type it here: relative where it lies below the working directory."""
     absolute, here = path.absolute(), Path.cwd()
     return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(absolute)
+
+
+def quoted(path: Path) -> str:
+    """A path as a value of Hydra's grammar."""
+    escaped = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"

@@ -46,9 +46,3 @@ def run_dir_of(overrides: list[str]) -> Path | None:
     """The run directory that a command line names; None where it leaves that to the program."""
     named = [line for line in overrides if line.startswith("hydra.run.dir=")]
     return Path(str(OverridesParser.create().parse_override(named[-1]).value())) if named else None
-
-
-def quoted(path: Path) -> str:
-    """A path as a value of Hydra's grammar."""
-    escaped = str(path).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"

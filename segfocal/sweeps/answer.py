@@ -15,9 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from segfocal.config.commandline import quoted
 from segfocal.report.table import written
-from segfocal.rundir import shown_path
+from segfocal.rundir import quoted, shown_path
 from segfocal.sweeps.compare import SEED, Group, best_first, groups_of, pareto, sign_of, value_of
 from segfocal.sweeps.importance import Importance, importance_of
 from segfocal.sweeps.record import Job, Record, brief, said_by, says_how, swept_keys

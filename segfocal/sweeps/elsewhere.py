@@ -21,9 +21,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from segfocal.config.commandline import quoted
 from segfocal.errors import UserError, first_line
-from segfocal.rundir import shown_path
+from segfocal.rundir import quoted, shown_path
 from segfocal.stopping import CODES
 from segfocal.sweeps.outcome import beats, settle
 from segfocal.sweeps.record import Job, Record

@@ -14,9 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from segfocal.config.commandline import quoted
 from segfocal.parallel.launch import PARENT
-from segfocal.rundir import RESULT
+from segfocal.rundir import RESULT, quoted
 from segfocal.stopping import CODES
 from segfocal.sweeps.outcome import Outcome
 from segfocal.sweeps.record import Job, State

@@ -18,6 +18,7 @@ from segfocal.errors import UserError, first_line
 
 JOURNAL = "study.log"
 LOST = (StorageInternalError, OSError)  # what is raised where a storage is gone: of databases, of journals
+DRIVER = "postgresql+psycopg://"  # the extra's; SQLAlchemy before 2.1 takes another where none is said
 PATIENCE = 60  # seconds that a process waits for another to release an SQLite file, and for a server to answer
 
 
@@ -61,7 +62,7 @@ def open_storage(storage: str, option: str = "sweep.storage") -> BaseStorage:
 def _database(url: str, tries: int = 3) -> BaseStorage:
     """Open a database; where another process makes its tables in the same moment, once more."""
     try:
-        return RDBStorage(url, engine_kwargs=_options(url.partition(":")[0]))
+        return RDBStorage(url.replace("postgresql://", DRIVER, 1), engine_kwargs=_options(url.partition(":")[0]))
     except (IntegrityError, ProgrammingError, OperationalError) as error:
         made = isinstance(error, IntegrityError) or "already exists" in str(error)
         if not made or tries == 1:

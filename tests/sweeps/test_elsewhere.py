@@ -28,7 +28,7 @@ def test_joblib(sweep: Sweep, tmp_path: Path) -> None:  # noqa: F811
     assert "1 of 2 jobs have ended before" in again.out and "reproduce the best: python tiny.py profile=cpu loss.gamma=0\n" in again.out
     assert told(tmp_path) == {"0": ("finished", 1), "2": ("finished", 2)}
     (found,) = (tmp_path / "runs").glob("*-sweep")
-    assert seen(tmp_path, "1-2")["ckpt"] == str(found / "1")  # from its last checkpoint
+    assert seen(tmp_path, "1")["ckpt"] == "auto"  # from where it stopped
     assert (found / "sweep.csv").read_text().count("finished") == 2 and (found / "sweep.html").is_file()
 
 

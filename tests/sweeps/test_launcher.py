@@ -87,7 +87,7 @@ def test_the_rest_finish_and_the_same_command_finishes_what_died(sweep: Sweep, t
         "5": ("finished", 2),
     }
     assert (directory(tmp_path) / "0" / "seen.json").stat().st_mtime_ns == untouched
-    assert seen(tmp_path, "2-2")["ckpt"] == str(directory(tmp_path) / "2")  # from its last checkpoint
+    assert seen(tmp_path, "2")["ckpt"] == "auto"  # from where it stopped
     assert seen(tmp_path, "3-2")["ckpt"] is None  # a run that failed starts afresh
 
 
@@ -141,7 +141,7 @@ def started(tmp_path: Path, *overrides: str, **env: str) -> subprocess.Popen[str
     return process
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)])
 def test_a_sweep_that_is_asked_to_end_ends_its_jobs_and_goes_on(sweep: Sweep, tmp_path: Path, number: int, code: int) -> None:
     process = started(tmp_path, "loss.gamma=0,1")
     process.send_signal(number)
