@@ -97,11 +97,12 @@ class Batches:
                 job.state, job.failure = "interrupted", "its process was ended (out of memory, or out of time?)"
                 self.watch.ended(job)
         self.record.save()
-        problem = f"hydra/launcher={self.name}: {self.hands.problem}" if self.hands.problem else ""
-        if lost or (problem and len(left) == len(jobs)):
-            raise lost or UserError(problem)
+        none_begun = len(left) == len(jobs) and not self.asked.by
+        problem = self.hands.problem or ("it has ended without beginning a job" if none_begun else "")
+        if lost or none_begun:
+            raise lost or UserError(f"hydra/launcher={self.name}: {problem}")
         if problem:
-            print(problem, flush=True)
+            print(f"hydra/launcher={self.name}: {problem}", flush=True)
         return left
 
     def _hand(self, jobs: list[Job]) -> None:

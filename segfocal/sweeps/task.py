@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import socket
@@ -18,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from segfocal.parallel.launch import held_pipe
 from segfocal.sweeps.outcome import beat
 from segfocal.sweeps.process import GRACE, Running
-from segfocal.sweeps.record import LOCK, Job
+from segfocal.sweeps.record import Job
 
 STOP = ".stop"  # in the directory of a sweep: its jobs are to end
 LOOK_EVERY = 1.0  # seconds between two looks for it: the disk may be that of a cluster
@@ -76,8 +75,9 @@ class Task:
             return True
         if socket.gethostname() != self.host:
             return False
-        with (self.directory / LOCK).open("a") as file, suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
             return True
         return False
 

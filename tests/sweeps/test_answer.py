@@ -229,7 +229,7 @@ def test_importance_tells_what_matters_from_chance(tmp_path: Path, capsys: pytes
     noise = [answer_of(varied(tmp_path, lambda said: draw.random(), GRID)).importance for _ in range(5)]
     assert sum(len(each.chance) for each in noise) >= 12  # of 15; one in twenty is taken for more
 
-    sampled = [{"loss.gamma": repr(draw.uniform(0, 5)), "optimizer.lr": repr(10 ** draw.uniform(-4, -2))} for _ in range(24)]
+    sampled = [{"loss.gamma": repr(draw.uniform(0, 5)), "optimizer.lr": repr(10 ** draw.uniform(-4, -2))} for _ in range(48)]
     found = answer_of(varied(tmp_path, lambda said: abs(float(said["loss.gamma"]) - 2), sampled)).importance
     assert "loss.gamma" not in found.chance and found.shares["loss.gamma"] > 0.8
 

@@ -120,10 +120,10 @@ def test_the_command_line_goes_before_the_space_of_the_option() -> None:
         "optimizer.lr": "tag(log, interval(1e-4, 1e-2))",
     }
     space = read_space(said, ["seed=3", "optimizer.lr=1e-3", "model.encoder=resnet18,resnet34", "data.batch_size=range(2,9,2)"])
-    assert [parameter.key for parameter in space.parameters] == ["loss", "loss.gamma", "model.encoder", "data.batch_size"]
+    assert [parameter.key for parameter in space.parameters] == ["model.encoder", "data.batch_size", "loss", "loss.gamma"]
     trial = optuna.trial.FixedTrial({"loss": "dice", "model.encoder": "resnet34", "data.batch_size": 4})
     fixed = ["seed=3", "optimizer.lr=1e-3"]
-    expected = [*fixed, "loss=dice", "model.encoder=resnet34", "data.batch_size=4"]
+    expected = [*fixed, "model.encoder=resnet34", "data.batch_size=4", "loss=dice"]
     assert space.overrides(lambda parameter: parameter.suggest(trial)) == expected  # type: ignore[arg-type]
     corners = space.corners()
     assert any("loss.gamma=5.0" in line for line in corners) and any("data.batch_size=8" in line for line in corners)
