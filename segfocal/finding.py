@@ -8,7 +8,7 @@ import io
 import logging
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ RATES = 100  # learning rates that are tried
 LOWEST, HIGHEST = 1e-6, 1.0
 WINDOW = 10  # rates, over which the loss is averaged; so many at the beginning are not looked at
 SHARE = 0.8  # of the memory that is free, for the rest of the program grows too
+STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")  # of the process; a 5 in the second begins the peak anew
 
 log = logging.getLogger("segfocal")
 
@@ -70,11 +71,11 @@ def batch_size(
     """
     most = config.trainer.find_batch_size or 2
     found, size, reason = 0, 2, "was tried"
+    memory = Memory(device)
     while size <= max(2, min(most, data.measured["train"].total)):
         data.batch_size, module = size, build(config)
         try:
-            with _room(device):
-                _trainer(config, device, run_dir, STEPS).fit(module, datamodule=data)
+            _trainer(config, device, run_dir, STEPS).fit(module, datamodule=data)
         except (RuntimeError, MemoryError) as error:
             if not (out_of_memory(error) or is_oom_error(error)):
                 raise
@@ -83,7 +84,12 @@ def batch_size(
         finally:
             del module
             garbage_collection_cuda()
-        found, size = size, 2 * size
+        taken = memory.taken()
+        found = size if taken <= memory.room else found
+        if 2 * taken > memory.room:
+            reason = "fits"
+            break
+        size *= 2
     if not found:
         raise UserError(f"trainer.find_batch_size={most}: not even 2 crops fit into memory: a smaller data.crop, model or model.encoder")
     log.info("trainer.find_batch_size=%d: data.batch_size=%d is the largest that %s", most, found, reason)
@@ -142,21 +148,30 @@ def _trainer(config: TrainConfig, device: PlacedDevice, run_dir: Path, steps: in
     )
 
 
-@contextlib.contextmanager
-def _room(device: PlacedDevice) -> Iterator[None]:
-    """On a CPU, memory that is not there is refused: Linux would hand it out all the same, and kill the program when it is used."""
-    status = Path("/proc/self/status")
-    if device.accelerator != "cpu" or not status.is_file():
-        yield
-        return
-    import resource  # no other system has it
+class Memory:
+    """What trials on a CPU take at their peak, and what there is: Linux hands out more than that, and kills the program when it is used.
 
-    taken = re.search(r"VmData:\s+(\d+) kB", status.read_text())
-    assert taken is not None
-    before = resource.getrlimit(resource.RLIMIT_DATA)
-    most = 1024 * int(taken.group(1)) + int(SHARE * free_memory())
-    resource.setrlimit(resource.RLIMIT_DATA, (most if before[1] < 0 else min(most, before[1]), before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_DATA, before)
+    What twice as large a batch will take is said by the one before, at most twice as much. A limit of the process would not do: where it is met, oneDNN
+    keeps what it could not make, and other libraries end the program. Other devices refuse by themselves, and systems without /proc say nothing.
+
+    Args:
+        device: of the run.
+    """
+
+    def __init__(self, device: PlacedDevice) -> None:
+        self.before = 0
+        self.known = device.accelerator == "cpu" and STATUS.is_file()
+        self.room = SHARE * free_memory() if self.known else math.inf
+        self.taken()
+        self.before = self._said("VmRSS")
+
+    def taken(self) -> int:
+        """Bytes at the peak since this was asked last, beyond what there was at first."""
+        peak = self._said("VmHWM") - self.before
+        with contextlib.suppress(OSError):  # where it is not allowed, the peak is that of all trials
+            RESET.write_text("5")
+        return peak
+
+    def _said(self, key: str) -> int:
+        found = re.search(rf"{key}:\s+(\d+) kB", STATUS.read_text()) if self.known else None
+        return 1024 * int(found[1]) if found else 0
