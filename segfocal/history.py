@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from pathlib import Path
 from typing import Any
 
@@ -108,11 +109,12 @@ class Means(Callback):
             self.sums[name] = self.sums[name] + added if name in self.sums else added
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        means = {f"train/{name}": float(total / count) for name, (total, count) in self._of_all().items()}
+        means = {f"train/{name}": total / count if count else math.nan for name, (total, count) in self._of_all().items()}
         self.sums = {}
         pl_module.log_dict(means, logger=False)
+        known = {name: mean for name, mean in means.items() if math.isfinite(mean)}  # every step of the epoch may have been left out
         for logger in trainer.loggers:
-            logger.log_metrics({**means, "epoch": trainer.current_epoch}, step=trainer.global_step - 1)
+            logger.log_metrics({**known, "epoch": trainer.current_epoch}, step=trainer.global_step - 1)
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.history.count if self.history else 0, "sums": {name: list(pair) for name, pair in self._of_all().items()}}

@@ -59,7 +59,7 @@ def test_batches_that_do_not_fit_are_not_taken(tmp_path: Path, monkeypatch: pyte
     assert tried[-1] in (2, 4, 8)
     monkeypatch.setattr(finding, "free_memory", lambda: 1_000_000)
     with pytest.raises(UserError, match=r"^trainer.find_batch_size=64: not even 2 crops fit into memory"):
-        ran(tmp_path / "none", *large, "data.size=768", "data.train=2")
+        ran(tmp_path / "none", *large, "data.size=512", "data.train=2")
 
 
 def test_the_peak_of_memory_is_that_since_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,6 +118,12 @@ def test_steps_are_left_out_up_to_a_limit_also_when_the_run_goes_on(tmp_path: Pa
     )  # the one it went on from: it has none of its own
 
 
+def test_an_epoch_of_which_every_step_is_left_out_has_no_loss(tmp_path: Path) -> None:
+    done = train(tmp_path, "trainer.nonfinite=skip", "loss.at=[5,6,7,8]", "trainer.max_epochs=2")
+    assert (done.code, "epoch 2 of 2  train/loss nan" in done.out) == (0, True), done.err
+    assert len(losses(run_of(tmp_path))) == 1
+
+
 @pytest.mark.parametrize(
     ("split", "factor", "where"),
     [

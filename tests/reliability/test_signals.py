@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -73,11 +72,10 @@ def test_a_second_signal_ends_at_once(capfd: pytest.CaptureFixture[str]) -> None
     stopping.listen()
     try:
         with stopping.at_step_ends():
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(0)
+            signal.raise_signal(signal.SIGTERM)
             assert stopping.asked() == 143
             with pytest.raises(Interrupted) as caught:
-                os.kill(os.getpid(), signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
         assert caught.value.code == 130
     finally:
         stopping._ASKED.number = None
