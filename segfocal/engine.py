@@ -43,7 +43,7 @@ from segfocal.parallel.sharded import ShardedModule, with_synchronised_batchnorm
 from segfocal.parallel.share import check_shares
 from segfocal.parallel.team import Team, join
 from segfocal.quiet import quieten
-from segfocal.restored import check_state, restoring
+from segfocal.restored import restoring
 from segfocal.rundir import claimed, kept_checkpoints, shown_path
 from segfocal.stopping import asked, at_step_ends
 from segfocal.sweeps.record import key_of_run
@@ -125,7 +125,7 @@ def _fit(config: TrainConfig, run_dir: Path, device: PlacedDevice, team: Team) -
     with team.one_first():  # weights are downloaded once
         module = build_module(config, data, stats["train"])
     if resumed:
-        check_state(resumed.content, module, resumed.path)
+        checkpoints.load_weights(module.model, resumed.content, resumed.path)  # before anything is written
     if team.leads:
         write_whole(run_dir / "config.yaml", lambda file: file.write(OmegaConf.to_yaml(dataclasses.asdict(config)).encode()))
         write_whole(run_dir / "splits.json", lambda file: file.write(data.splits_as_text().encode()))

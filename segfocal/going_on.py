@@ -13,7 +13,7 @@ from segfocal import checkpoint as checkpoints
 from segfocal.config.run import AUTO, TrainConfig
 from segfocal.errors import UserError
 from segfocal.history import FILE, Row, read_rows
-from segfocal.restored import check_loss
+from segfocal.restored import check_loss, check_state
 from segfocal.rundir import BEST, CHECKPOINTS, kept_checkpoints, shown_path
 
 log = logging.getLogger("segfocal")
@@ -72,10 +72,11 @@ class Before:
 
     def _has_been(self, best: Path) -> bool:
         try:
-            return int(checkpoints.read(best)["global_step"]) <= self.step
+            step = checkpoints.read(best).get("global_step")
         except UserError as error:
             log.warning("%s; the best is looked for anew", error)
             return False
+        return type(step) is int and step <= self.step
 
 
 def before(config: TrainConfig, run_dir: Path) -> Before | None:
@@ -97,6 +98,7 @@ def before(config: TrainConfig, run_dir: Path) -> Before | None:
     if found is not None:
         checkpoints.check_same_model(found.content, dataclasses.asdict(config), found.path)
         check_loss(found.content, config.loss.name, found.path)
+        check_state(found.content, found.path)
         log.info("going on from %s, after step %d", shown_path(found.path), found.step)
     return found
 

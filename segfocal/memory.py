@@ -9,8 +9,14 @@ import torch
 
 from segfocal.errors import UserError, first_line
 
-# Of CUDA and NPUs; of torch on a CPU; of oneDNN; of NumPy in a worker, whose error torch cannot make again.
-SAID = ("out of memory", "can't allocate memory", "could not create a primitive", "MemoryError in DataLoader worker")
+# Of CUDA and NPUs; of torch on a CPU; of oneDNN; of Python, for their stacks; of NumPy in a worker, whose error torch cannot make again.
+SAID = (
+    "out of memory",
+    "can't allocate memory",
+    "could not create a primitive",
+    "can't start new thread",
+    "MemoryError in DataLoader worker",
+)
 LESS = "lower data.batch_size or data.crop, take trainer.precision=bf16-mixed, or for whole images inference.tile=[512,512]"
 
 

@@ -16,6 +16,7 @@ def quieten() -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):  # which devices there are and are not: said in one line of ours
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # that there is no CUDA where it is not used
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # each of its five tries; what comes of them is said in one line
     for message in (
         ".*does not have many workers.*",  # their number is the profile's
         ".*Checkpoint directory .* exists and is not empty.*",  # the run directory is ours

@@ -17,7 +17,6 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from segfocal import checkpoint as checkpoints
 from segfocal.config.base import Index
 from segfocal.errors import UserError, first_line
 from segfocal.memory import out_of_memory
@@ -50,22 +49,22 @@ class _State:
     callbacks: dict[str, dict[str, Any]]
 
 
-def check_state(content: dict[str, Any], module: LightningModule, path: Path) -> None:
-    """Look at what a training is to go on from, before anything is written.
+def check_state(content: dict[str, Any], path: Path) -> None:
+    """Look at what a training is to go on from, before any of it is used.
 
     Args:
         content: what `checkpoint.read` gives.
-        module: to be trained, with a `model`.
         path: of the checkpoint, for messages.
 
     Raises:
-        UserError: weights or state do not fit.
+        UserError: it is not a state of a training.
     """
-    checkpoints.load_weights(module.model, content, path)  # type: ignore[arg-type]  # a module's attributes are of any type
     try:
         TypeAdapter(_State).validate_python(content)
     except ValidationError as error:
         raise _unfit(path, str(error.errors(include_url=False)[0]["loc"][0])) from None
+    if type(content["callbacks"].get("Means", {}).get("rows", 0)) is not int:
+        raise _unfit(path, "callbacks")
     for state in content["callbacks"].values():
         paths = [value for key, value in state.items() if key.endswith("_path") and value]
         paths += list(state.get("best_k_models") or ())

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from segfocal.errors import UserError
+from segfocal.errors import UserError, first_line
 
 LITE0 = "efficientnet_lite0"
 LITE0_ENCODER = "tu-tf_efficientnet_lite0"
@@ -98,7 +98,11 @@ def normalization(weights: str | None, encoder_name: str) -> tuple[list[float], 
 
     try:
         settings = get_preprocessing_params(encoder_name, pretrained=weights)
-    except Exception as error:  # whatever the hub's client raises
+    except OSError as error:  # the hub's client: no network, no such weights there
+        raise UserError(
+            f"model.weights={weights}: the weights of {encoder_name} could not be downloaded ({first_line(error, 200)})"
+        ) from None
+    except Exception as error:  # whatever else SMP raises
         raise UserError(f"model.weights={weights}: no mean and standard deviation for the encoder {encoder_name}: {error}") from error
     return list(settings["mean"]), list(settings["std"])
 

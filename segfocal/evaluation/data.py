@@ -111,6 +111,8 @@ class _Stored:
 
 def parse_data(plain: dict[str, Any], path: Path) -> DataConfig:
     """A data configuration from a checkpoint's plain dictionary."""
+    if plain.get("name") == "checkpoint":
+        raise UserError(f"{path}: data.name=checkpoint: says of itself that its data are those of a checkpoint")
     try:
         return parse(_Stored, {"data": plain}).data
     except UserError as error:

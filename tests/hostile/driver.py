@@ -66,6 +66,7 @@ def commands() -> dict[str, Callable[[Path, Path], object]]:
 
 def tried(command: Callable[[Path, Path], object], ckpt: Path, out: Path) -> dict[str, Any]:
     from segfocal.errors import UserError
+    from segfocal.rundir import RUN
 
     told.clear()
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
@@ -76,7 +77,7 @@ def tried(command: Callable[[Path, Path], object], ckpt: Path, out: Path) -> dic
         raised, said = "UserError", str(error)
     except BaseException as error:
         raised, said = type(error).__name__, str(error)[:500]
-    left = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    left = sorted({path.name for path in out.iterdir()} - {RUN}) if out.is_dir() else []  # the command line takes that away
     return {"raised": raised, "said": said, "took": status("VmHWM") - before, "denied": list(told), "left": left}
 
 

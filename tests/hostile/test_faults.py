@@ -9,6 +9,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from segfocal.data.scan import FEW
 from tests.checkpoints import TINIEST, made
 from tests.conftest import ROOT, Result, blobs, run, write_folder
 from tests.prediction.made import picture
@@ -20,9 +21,9 @@ TRAINING = [f"model.encoder={TINIEST}", "profile=cpu", "trainer.max_epochs=1", "
 
 @pytest.fixture
 def here(tmp_path: Path) -> Path:
-    """Ten pairs, and in the last image of each split a value that is not a number."""
-    names = write_folder(tmp_path / "data", blobs(10))
-    for split, part in {"train": names[:6], "val": names[6:8], "test": names[8:]}.items():
+    """In the last image of each split is a value that is not a number; without a check 200 of the first are looked at, not that one."""
+    names = write_folder(tmp_path / "data", blobs(FEW + 5, (40, 40)))
+    for split, part in {"train": names[: FEW + 1], "val": names[FEW + 1 : FEW + 3], "test": names[FEW + 3 :]}.items():
         (tmp_path / f"data/{split}.txt").write_text("\n".join(part))
         image = tmp_path / f"data/images/{part[-1]}"
         pixels = np.asarray(Image.open(image.with_suffix(".jpg"))).astype(np.float32) / 255
@@ -43,15 +44,20 @@ def test_values_that_are_no_numbers_are_named(here: Path) -> None:
     checked = run(str(ROOT / "train.py"), *TRAINING, cwd=here)
     assert checked.code == 2
     assert sum("holds NaN, infinite or huge values" in line for line in checked.err.splitlines()) == 3
-    one_line(run(str(ROOT / "train.py"), *TRAINING, "data.check=off", cwd=here), ".tif: holds NaN, infinite or huge values")
+    for split in ("val", "test"):
+        (here / f"data/{split}.txt").write_text((here / f"data/{split}.txt").read_text().splitlines()[0])
+    said = "photo_200.tif: holds NaN, infinite or huge values"
+    one_line(run(str(ROOT / "train.py"), *TRAINING, "data.check=off", "data.batch_size=32", cwd=here), said)
     ckpt = made(here / "a.ckpt", "data=folder", f"data.root={here / 'data'}", "task.classes=[blob]", "data.crop=[32,32]")
-    words = [f"ckpt={ckpt}", "profile=cpu", "data.num_workers=0", "data.check=off"]
-    one_line(run(str(ROOT / "evaluate.py"), *words, cwd=here), "photo_09.tif: holds NaN, infinite or huge values")
+    words = [f"ckpt={ckpt}", "profile=cpu", "data.num_workers=0", "data.check=off", "split=train"]
+    one_line(run(str(ROOT / "evaluate.py"), *words, cwd=here), said)
     done = run("-m", "segfocal.predict", f"ckpt={ckpt}", "input=data/images", "out=out", "profile=cpu", cwd=here)
     assert done.code == 1
-    assert sorted(line.partition(": ")[0] for line in done.err.splitlines()) == [f"data/images/photo_0{number}.tif" for number in (5, 7, 9)]
-    assert sorted(path.name for path in here.iterdir()) == ["a.ckpt", "data", "out", "runs"]
-    assert list((here / "runs").iterdir()) == []
+    assert sorted(line.partition(": ")[0] for line in done.err.splitlines()) == [
+        f"data/images/photo_{number}.tif" for number in (200, 202, 204)
+    ]
+    assert sorted(path.name for path in here.iterdir()) == ["a.ckpt", "cache", "data", "out", "runs"]
+    assert len(list((here / "runs").iterdir())) == 1  # of the training that met it under way
 
 
 WORKER = """

@@ -30,6 +30,8 @@ from tests.data.test_streaming import packed
 from tests.reliability.chained import differing, kept
 from tests.test_training import configured
 
+pytestmark = pytest.mark.xdist_group("two processes")
+
 # Shards, aimed samples, accumulation, averaged weights; nothing whose outcome depends on what else is in a device's batch: no BatchNorm,
 # and the dropout of fpn is taken out by `PLUGIN`.
 RUN = [
@@ -52,19 +54,28 @@ RUN = [
     "callbacks.overlays=4",
     "report=false",
 ]
-PLUGIN = "from torch import nn\nnn.Dropout2d.forward = lambda self, image: image\n"
+PLUGIN = """
+import logging
+from torch import nn
+told = []
+def forward(self, image):
+    if not told:
+        told.append(logging.getLogger("segfocal").warning("no dropout"))
+    return image
+nn.Dropout2d.forward = forward
+"""
 DDP = ["strategy=ddp", "trainer.devices=2"]
 STEPS = 6  # of the optimiser: seven batches of two are three for each process, and two steps an epoch
 
 
 def data(root: Path) -> Path:
-    """15 images to train on, and of two sizes seven to validate and seven to test: four on one process, three on the other."""
-    samples = blobs(15) + [sample for seed in (1, 2) for sample in blobs(4, seed=seed) + blobs(3, (64, 96), seed=seed)]
+    """15 images to train on, and of two sizes nine to validate and nine to test: three batches of five for one process, two of four for the other."""
+    samples = blobs(15) + [sample for seed in (1, 2) for sample in blobs(5, seed=seed) + blobs(4, (64, 96), seed=seed)]
     rng = np.random.default_rng(0)
     for _, mask in samples:
         mask[: rng.integers(0, 40)] = 255  # the processes have unequal numbers of pixels that count
     names = write_folder(root / "folder", samples)
-    for split, part in {"train": names[:15], "val": names[15:22], "test": names[22:]}.items():
+    for split, part in {"train": names[:15], "val": names[15:24], "test": names[24:]}.items():
         (root / "folder" / f"{split}.txt").write_text("\n".join(part) + "\n")
     return packed(root / "folder", root / "pack", "data=folder", "task.classes=[blob]", shard_bytes=60_000)
 
@@ -113,8 +124,8 @@ def same_weights(first: dict[str, Any], second: dict[str, Any], key: str) -> Non
 
 def test_one_process_writes_and_speaks(two: Runs) -> None:
     assert two.done.err == ""
-    for words in ("device: cpu", "epoch 1 of 3", "epoch 3 of 3", "train: 15 images", "test: 7 images", "at its best"):
-        assert two.done.out.count(words) == 1 + (words == "test: 7 images"), words  # that one heads the table, too
+    for words in ("device: cpu", "no dropout", "epoch 1 of 3", "epoch 3 of 3", "train: 15 images", "test: 9 images", "at its best"):
+        assert two.done.out.count(words) == 1 + (words == "test: 9 images"), words  # that one heads the table, too
     step = "2 processes, strategy=ddp: a step sees 2 x 2 images x 2 accumulated, 8 in all; 1 of 7 batches are left out of each epoch"
     assert step in two.done.out
     there = {path.name for path in two.run_dir.iterdir()}
@@ -150,7 +161,7 @@ def test_two_processes_train_as_one_with_the_batches_of_both(two: Runs, tmp_path
 
 
 def test_the_validation_loss_is_the_mean_over_the_images_of_both(two: Runs) -> None:
-    """Four images on one process and three on the other: Lightning's own mean would divide by three and a half, rounded down."""
+    """Five images on one process and four on the other: Lightning's own mean would divide by four and a half, rounded down."""
     config, last = configured(*two.overrides), kept(two.run_dir)
     data = SegmentationData(config.data, config.augment, config.task, 3, 0, 0)
     data.check()
@@ -162,7 +173,7 @@ def test_the_validation_loss_is_the_mean_over_the_images_of_both(two: Runs) -> N
         for batch in data.val_dataloader():
             total += len(batch.image) * float(loss(model.eval()(batch.image), batch.target))
     found = [float(row["val/loss"]) for row in rows(two.run_dir) if row["val/loss"]]
-    assert found[-1] == pytest.approx(total / 7, rel=1e-5)
+    assert found[-1] == pytest.approx(total / 9, rel=1e-5)
 
 
 @pytest.mark.parametrize("split", ["test", "val"])
@@ -187,7 +198,7 @@ def test_figures_of_two_processes_are_those_of_one(two: Runs, tmp_path: Path, sp
     assert json.loads((two.run_dir / "metrics.json").read_text()) == alone
     assert alone["intervals"]
     assert (two.run_dir / "images.csv").read_text() == (tmp_path / "images.csv").read_text()
-    assert len((tmp_path / "images.csv").read_text().splitlines()) == 1 + 7
+    assert len((tmp_path / "images.csv").read_text().splitlines()) == 1 + 9
     drawn = "overlays/evaluation.png"  # of the images of both
     assert (two.run_dir / drawn).read_bytes() == (tmp_path / drawn).read_bytes()
 
@@ -242,14 +253,47 @@ def test_a_run_that_is_ended_leaves_nobody_and_goes_on_bit_by_bit_under_torchrun
     assert kept(tmp_path / "alone")["epoch"] == 3
 
 
+def rank_of(pid: str) -> str | None:
+    """Of a process, by its environment."""
+    try:
+        variables = Path("/proc", pid, "environ").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    return next((line[5:].decode() for line in variables if line.startswith(b"RANK=")), None)
+
+
+def test_a_process_that_is_killed_takes_along_one_that_hangs(two: Runs, tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        str(ROOT / "train.py"),
+        *two.overrides,
+        *DDP,
+        "data.num_workers=0",
+        "trainer.max_epochs=999",
+        f"out={tmp_path}",
+    ]
+    with (tmp_path / "said").open("w") as said:
+        process = subprocess.Popen(command, cwd=two.root, env={**os.environ, **two.env()}, stdout=said, stderr=said)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("*/checkpoints/last.ckpt")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    ranks = {rank_of(pid): int(pid) for pid in (line.split()[0] for line in alive(f"out={tmp_path}"))}
+    os.kill(ranks["1"], signal.SIGSTOP)
+    os.kill(ranks["0"], signal.SIGKILL)
+    assert process.wait(60) == 128 + signal.SIGKILL
+    assert (tmp_path / "said").read_text().endswith("\nprocess 0 of 2 was ended by SIGKILL: memory ran out, most likely\n")
+    assert alive(f"out={tmp_path}") == []
+
+
 def test_a_file_that_one_process_cannot_read_ends_all_with_one_line(two: Runs, tmp_path: Path) -> None:
     """Started by srun, as far as its variables go."""
     pack = tmp_path / "pack"
     subprocess.run(["cp", "-r", str(two.root / "pack"), str(pack)], check=True)
-    last = sorted((pack / "val").glob("*.bin"))[-1]
-    content = bytearray(last.read_bytes())
-    content[-1] ^= 255
-    last.write_bytes(content)
+    (chunk,) = (pack / "val").glob("*.bin")
+    content = bytearray(chunk.read_bytes())
+    ends = np.frombuffer(content, np.uint32, 1 + 9, 4)[1:]  # of the samples: LitData has their number first, then where each begins
+    content[ends[6] - 1] ^= 255  # in the fourth batch, of the second process
+    chunk.write_bytes(content)
     port = free_port()
     both = {"SLURM_JOB_ID": "1", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_NODEID": "0", "SLURM_NTASKS": "2"}
     environment = {**os.environ, **two.env(**both, MASTER_PORT=str(port), SLURM_STEP_NODELIST="127.0.0.1", MASTER_ADDR="127.0.0.1")}
@@ -267,7 +311,7 @@ def test_a_file_that_one_process_cannot_read_ends_all_with_one_line(two: Runs, t
     ]
     said = [process.communicate(timeout=120) for process in ranks]
     assert said[0][1] == ""
-    assert said[1][1].startswith(f"{last}: photo_21 is damaged: ")
+    assert said[1][1].startswith(f"{chunk}: photo_21 is damaged: ")
     assert len(said[1][1].splitlines()) == 1
     assert "Traceback" not in said[0][0] + said[1][0]
     assert [process.returncode for process in ranks] == [1, 2]
