@@ -14,7 +14,7 @@ from segfocal.module import SegmentationModule
 class ShardedModule(SegmentationModule):
     """Encoder, decoder and head are put together from their shares, one after the other, when their turn comes.
 
-    In validation, where processes have unequal numbers of batches and tiles, each has all of the weights.
+    In validation, where processes have unequal numbers of batches and tiles, each has all of the weights from its first batch on.
     """
 
     def configure_model(self) -> None:
@@ -29,7 +29,6 @@ class ShardedModule(SegmentationModule):
     def on_validation_epoch_start(self) -> None:
         for unit in self._units():
             unit.set_reshard_after_forward(False, recurse=False)
-            unit.unshard()
         super().on_validation_epoch_start()
 
     def on_validation_epoch_end(self) -> None:
