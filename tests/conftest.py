@@ -26,6 +26,13 @@ ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Dealt out one by one, the tests of a group would prepare what they share once in each process: some releases do so, and say nothing."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        alone = [item.nodeid for item in session.items if item.get_closest_marker("xdist_group") and "@" not in item.nodeid]
+        assert not alone, f"pytest and pytest-xdist do not go together: {alone[0]} is in no group"
+
+
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test knows what another has measured; but matplotlib would look for fonts in each."""

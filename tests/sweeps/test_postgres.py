@@ -19,6 +19,8 @@ from tests.conftest import installed
 from tests.sweeps.postgres import PASSWORD, server
 from tests.sweeps.test_launcher import TINY, Sweep, environment, sweep  # noqa: F401  # a fixture
 
+pytestmark = pytest.mark.xdist_group("postgres")
+
 SEARCH = ("sweep.sampler=tpe", "loss.gamma=interval(0,5)", "report=false")
 
 
