@@ -3,7 +3,7 @@
 Images per second of forward, loss, backward and optimiser, for batches that lie in the program's memory: medians of rounds in which the
 rows take turns in random order. The first row is a training loop as one writes it: fp32, default layout, FocalLoss of
 segmentation-models-pytorch, AdamW. Each row adds to the row above or changes what it says; the last is what `train.py` does by its profile,
-with Lightning, an average of the weights, clipped gradients, metrics.csv. "Not the model" is the share of a step that is not forward and
+with Lightning, an average of the weights, clipped gradients, metrics.csv, and the same with `profile.deterministic`. "Not the model" is the share of a step that is not forward and
 backward of the model at the row's settings: loss, optimiser, copying, and what the row adds.
 
 On CUDA each batch is copied from page-locked memory, and rows are fp32, TF32, bf16, channels_last, fused, compiled, and with CUDA graphs.
@@ -158,6 +158,7 @@ class Whole:
         trainer.callbacks = [*kept, clock]  # type: ignore[attr-defined]  # Trainer has it, and does not declare it
         trainer.limit_train_batches = count + 2
         trainer.fit(self.module, loader)
+        torch.use_deterministic_algorithms(False)
         return (clock.starts[-1] - clock.starts[1]) / (len(clock.starts) - 2)
 
 
@@ -167,11 +168,14 @@ def measured(given: argparse.Namespace, out: Path) -> None:
     batches = list(itertools.islice(itertools.cycle(data.train_dataloader()), BATCHES))
     cuda = given.device == "cuda"
     bare = {row.name: Bare(row, given, batches) for row in rows(cuda, given.compile)}
-    whole = Whole(config, data, out)
+    last = f"profile={config.profile.name}"
+    same_bits = replace(config, profile=replace(config.profile, deterministic="warn"))  # `true` ends where a GPU has no kernel for it
+    wholes = {last: Whole(config, data, out), "the same, deterministic": Whole(same_bits, data, out)}
     turning = [batches[number % BATCHES] for number in range(given.steps + 2)]
     loader: Any = DataLoader(turning, batch_size=None, pin_memory=cuda)  # type: ignore[arg-type]  # a list does for a dataset
-    last = f"profile={config.profile.name}"
-    tasks: dict[tuple[str, bool], Callable[[], float]] = {(last, False): lambda: whole.steps(loader, given.steps)}
+    tasks: dict[tuple[str, bool], Callable[[], float]] = {
+        (name, False): functools.partial(each.steps, loader, given.steps) for name, each in wholes.items()
+    }
     for name, each in bare.items():
         tasks[name, False] = functools.partial(each.steps, given.steps)
         tasks[name, True] = functools.partial(each.model_alone, given.steps)
@@ -185,7 +189,7 @@ def measured(given: argparse.Namespace, out: Path) -> None:
     print(f"torch {torch.__version__}, {_device(given.device)}, {given.encoder} Unet, {given.batch} x 3 x {given.size} x {given.size}\n")
     print("| step | images/s | times the first | not the model |\n| --- | --- | --- | --- |")
     first = median[next(iter(bare)), False]
-    for name in [*bare, last]:
+    for name in [*bare, *wholes]:
         step, model = median[name, False], median[name if name in bare else FUSED, True]
         print(f"| {name} | {given.batch / step:.1f} | {first / step:.2f} | {1 - model / step:.0%} |")
 
@@ -262,6 +266,7 @@ def main() -> None:
         parser.error(f"--device cuda: no CUDA GPU is seen by torch {torch.__version__}")
     quieten()
     warnings.filterwarnings("ignore", ".*have no `val_dataloader`.*")
+    warnings.filterwarnings("ignore", ".*does not have a deterministic.*")
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = folder
         (loading if given.loading else measured)(given, Path(folder))

@@ -28,6 +28,7 @@ from segfocal.report.overlay import Picture, sheet, visible
 from segfocal.rundir import BEST, CHECKPOINTS, LAST
 from segfocal.step_ends import StepEnds
 from segfocal.sweeps.trial import Reporter, TrialOfJob
+from segfocal.unlearned import Unlearned
 
 log = logging.getLogger("segfocal")
 
@@ -61,7 +62,7 @@ def build_callbacks(
         callbacks.append(Overlays(validation, config.task, config.callbacks.overlays, run_dir / "overlays"))
     if config.logger.csv or config.logger.tensorboard:
         callbacks.append(LearningRateMonitor("step"))
-    callbacks.append(EpochLine(config.objective))
+    callbacks += [EpochLine(config.objective), Unlearned(config)]
     if trial := TrialOfJob.of_this_process():
         callbacks.append(Reports(trial))
     if sys.stdout.isatty():

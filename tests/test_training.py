@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import math
 import shutil
 import signal
@@ -237,6 +238,24 @@ def test_validation_and_saving_follow_validate_every(tmp_path: Path) -> None:
     assert len([row for row in result["curve"] if row["val/iou_macro"]]) == 1
     assert checkpoints.read(tmp_path / "a" / "checkpoints" / "best.ckpt")["epoch"] == 1
     assert not (tmp_path / "a" / "tensorboard").exists()
+
+
+def test_classes_of_which_nothing_is_found_are_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """At a rate that moves nothing, with a bias at the share of the class, all is background; then cracks are weighted so that all is crack."""
+    still = ["optimizer.lr=1e-12", "scheduler=constant", "model.bias_prior=true", "callbacks.ema=null", "trainer.max_epochs=3"]
+    with caplog.at_level(logging.WARNING, "segfocal"):
+        trained(tmp_path / "none", *still, "callbacks.unlearned_after=3")
+        trained(tmp_path / "early", *still, "callbacks.unlearned_after=7")
+        trained(tmp_path / "off", *still, "callbacks.unlearned_after=null")
+    (line,) = [record.getMessage() for record in caplog.records if "nothing of" in record.getMessage()]
+    assert line == (
+        "after 4 steps nothing of crack is found (recall 0 in validation): sampling=rare_class cuts crops around them; "
+        "loss.class_weights=median_frequency weights them; a larger optimizer.lr or trainer.max_epochs brings it further"
+    )
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "segfocal"):
+        learned = trained(tmp_path / "learned", "callbacks.unlearned_after=1", "optimizer.lr=0.01", "loss.alpha=0.99", "callbacks.ema=null")
+    assert learned["metrics"]["recall/crack"] > 0 and "nothing of" not in caplog.text
 
 
 def test_early_stopping_ends_a_run_that_does_not_improve(tmp_path: Path) -> None:

@@ -111,6 +111,8 @@ class CallbacksConfig:
         save_every: so many steps to a checkpoint within an epoch, for epochs of hours; null writes one at the end of each epoch, and when
             a signal ends the run.
         keep_best: so many of the best checkpoints; more than one are kept as best-<steps>.ckpt, beside best.ckpt.
+        unlearned_after: after so many steps of the optimiser a line names the classes of which validation finds nothing, and what to change;
+            null never does.
     """
 
     name: str = "default"
@@ -119,6 +121,7 @@ class CallbacksConfig:
     overlays: Index = 6
     save_every: Count | None = None
     keep_best: Count = 1
+    unlearned_after: Count | None = 300
 
 
 @dataclass(config=STRICT, kw_only=True)

@@ -1,0 +1,41 @@
+"""Says which classes a training has not begun to learn, and what to change."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+
+from segfocal.config.run import TrainConfig
+
+log = logging.getLogger("segfocal")
+
+
+class Unlearned(Callback):
+    """A line, once, for the classes of which nothing is found after so many steps: recall is 0 where validation masks have them.
+
+    Args:
+        config: of the run.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config, self.told = config, False
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        after = self.config.callbacks.unlearned_after
+        if self.told or after is None or trainer.global_step < after:
+            return
+        names = [name for name in self.config.task.class_names if pl_module.figures.get(f"recall/{name}") == 0]
+        if names:
+            self.told = True
+            log.warning(
+                "after %d steps nothing of %s is found (recall 0 in validation): %s", trainer.global_step, ", ".join(names), self._advice()
+            )
+
+    def _advice(self) -> str:
+        config = self.config
+        advice = [] if config.sampling.name != "uniform" else ["sampling=rare_class cuts crops around them"]
+        if getattr(config.loss, "class_weights", "none") is None:
+            advice.append("loss.class_weights=median_frequency weights them")
+        return "; ".join([*advice, "a larger optimizer.lr or trainer.max_epochs brings it further"])
