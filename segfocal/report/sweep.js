@@ -2,12 +2,13 @@
 // The charts of a sweep.
 {
   const { jobs, parameters, minimised } = report;
+  const UNKNOWN = "–"; // of a parameter that a job has not got
   const objective = plain(report.objective);
   const values = jobs.map(({ value }) => value);
   const [low, high] = [Math.min(...values), Math.max(...values)];
   const short = (text) => plain(text.length > 18 ? `${text.slice(0, 17)}…` : text);
   const said = (place) => [`<b>job ${jobs[place].number}: ${values[place].toPrecision(4)}</b>`,
-    ...parameters.map(({ name, texts }) => `${plain(name)}=${plain(texts[place])}`), ...(jobs[place].seed ? [`seed=${plain(jobs[place].seed)}`] : [])].join("<br>");
+    ...parameters.filter(({ texts }) => texts[place] !== UNKNOWN).map(({ name, texts }) => `${plain(name)}=${plain(texts[place])}`), ...(jobs[place].seed ? [`seed=${plain(jobs[place].seed)}`] : [])].join("<br>");
   const texts = jobs.map((_, place) => said(place));
   const hover = { text: texts, hovertemplate: "%{text}<extra></extra>" };
 

@@ -6,6 +6,7 @@ import csv
 import io
 import re
 import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from segfocal.sweeps.importance import Importance, importance_of
 from segfocal.sweeps.record import Job, Record, brief, said_by, says_how, swept_keys
 
 UNKNOWN = "–"
+WIDE = 200  # columns, for a log; a terminal says how many it has
 
 
 @dataclass
@@ -80,7 +82,7 @@ def write_answer(record: Record, page: bool = True) -> None:
             *([key, share, key in found.chance, found.jobs] for key, share in shares.items()),
         ]
         written(record.directory / "importance.csv", _csv(rows))
-    Console().print(table(answer))
+    Console(width=None if sys.stdout.isatty() else WIDE).print(table(answer))
     for note in filter(None, (least_p(answer), str(answer.importance))):
         print(note)
     for job, failure in answer.failures:
@@ -101,10 +103,12 @@ def table(answer: Answer) -> Table:
     record = answer.record
     front = pareto(record) if record.others and not answer.seeds else set()
     drawn = Table(title=f"{len(record.jobs)} jobs, best first" + (f"; {len(front)} that no other betters: *" if front else ""))
+    names = shortest(answer.keys)
     numbers = ["sd", "seeds", "to the best", "p"] if answer.seeds else list(record.others)
     for header in ("" if answer.seeds else "job", *answer.keys, record.objective, *numbers, *([] if answer.seeds else ["directory"])):
         right = header in ("", "job", record.objective, *numbers)
-        drawn.add_column(Text(header), overflow="fold", justify="right" if right else "left", no_wrap=header in numbers)
+        parts = re.sub(r"([./]|the )", r"\1\n", names.get(header, header))  # a line each, for columns of numbers are not folded
+        drawn.add_column(Text(parts), overflow="fold", justify="right" if right else "left", no_wrap=right)
     for place, group in enumerate(answer.groups, start=1):
         job = group.jobs[0]
         values = [Text(brief(value)) for value in group.values]
@@ -115,6 +119,18 @@ def table(answer: Answer) -> Table:
             label = f"{'*' if job.number in front else ''}{job.number}"
             drawn.add_row(label, *values, shown(job), *map(number, _others(record, job)), Text(where))
     return drawn
+
+
+def shortest(keys: Sequence[str]) -> dict[str, str]:
+    """Each key by as many of its last parts as tell it from the others."""
+
+    def ends(key: str) -> list[str]:
+        parts = key.split(".")
+        return [".".join(parts[place:]) for place in reversed(range(len(parts)))]
+
+    return {
+        key: next(end for end in ends(key) if end == key or all(end not in ends(other) for other in keys if other != key)) for key in keys
+    }
 
 
 def _others(record: Record, job: Job) -> list[float | None]:

@@ -96,7 +96,8 @@ def _chance(answer: Answer, best: Group) -> dict[str, str]:
 
 def called(answer: Answer, group: Group) -> str:
     """A group by what tells it from the others."""
-    return ", ".join(f"{key}={value}" for key, value in zip(answer.keys, group.values, strict=True)) or f"all of seed ({len(group.jobs)})"
+    said = [f"{key}={value}" for key, value in zip(answer.keys, group.values, strict=True) if value]
+    return ", ".join(said) or f"all of seed ({len(group.jobs)})"
 
 
 def link(answer: Answer, job: Job) -> str:
@@ -112,7 +113,7 @@ def chart_data(answer: Answer) -> dict[str, Any]:
     return {
         "objective": answer.record.objective,
         "minimised": answer.record.objective == MINIMISED,
-        "parameters": [parameter(key, [each.get(key, "") for each in said]) for key in answer.keys],
+        "parameters": [parameter(key, [each.get(key, UNKNOWN) for each in said]) for key in answer.keys],
         "jobs": [{"number": job.number, "value": value_of(job), "seed": seed_of(job) if answer.seeds else ""} for job in jobs],
     }
 

@@ -8,6 +8,7 @@ import itertools
 import json
 import math
 import random
+import re
 import shlex
 import statistics
 import sys
@@ -16,9 +17,10 @@ from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from rich.console import Console
 
 from segfocal.sweeps import compare
-from segfocal.sweeps.answer import answer_of, as_csv, commands, least_p, write_answer
+from segfocal.sweeps.answer import answer_of, as_csv, commands, least_p, shortest, table, write_answer
 from segfocal.sweeps.compare import Difference, difference_of, groups_of, sign_flip_p
 from segfocal.sweeps.page import classes, link, page_of, parameter
 from segfocal.sweeps.record import Job, Record
@@ -112,8 +114,8 @@ def test_the_table_and_the_commands(tmp_path: Path, capsys: pytest.CaptureFixtur
     record.jobs.append(job(9, None, "loss.gamma=5", "seed=0", failure="FloatingPointError: [/red] not a number"))
     write_answer(record, page=False)
     out = capsys.readouterr().out
-    assert "│ 1 │ 1          │        0.6267 │ 0.0306 │      3 │             │      │" in out
-    assert "│ 3 │ 0          │        0.5500 │ 0.0557 │      3 │     -0.0767 │ 0.25 │" in out
+    assert "│ 1 │ 1     │    0.6267 │ 0.0306 │      3 │         │      │" in out
+    assert "│ 3 │ 0     │    0.5500 │ 0.0557 │      3 │ -0.0767 │ 0.25 │" in out
     assert "with 3 seeds none below 0.25 is possible" in out
     assert "job 9 failed: FloatingPointError: [/red] not a number" in out
     assert "reproduce the best: python train.py profile=cpu loss.gamma=1 seed=1\n" in out
@@ -125,6 +127,16 @@ def test_the_table_and_the_commands(tmp_path: Path, capsys: pytest.CaptureFixtur
         rows = list(csv.DictReader(file))
     assert [row["job"] for row in rows] == [*"345678012", "9"]
     assert (rows[8]["seed"], float(rows[8]["mean"]), rows[8]["p"], rows[9]["mean"]) == ("2", pytest.approx(0.55), "0.25", "")
+
+
+def test_names_are_as_short_as_they_can_be_told_apart(tmp_path: Path) -> None:
+    keys = ["loss", "loss.form", "loss.gamma", "loss.terms.focal.gamma", "data.loss"]
+    names = ["loss", "form", "loss.gamma", "focal.gamma", "data.loss"]
+    assert shortest(keys) == dict(zip(keys, names, strict=True))
+    record = sweep(tmp_path, scores={"0.123456789": [0.5, 0.25], "1": [0.125, 0.75]})
+    narrow = io.StringIO()
+    Console(file=narrow, width=50).print(table(answer_of(record)))
+    assert {"0.3750", "0.4375", "0.4419", "0.1768", "-0.0625"} <= set(re.findall(r"[+-]?0\.\d{4}", narrow.getvalue()))
 
 
 def test_what_a_shell_or_rich_would_read_otherwise_is_quoted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
