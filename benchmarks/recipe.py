@@ -1,0 +1,193 @@
+"""The same budget, side by side: python -m benchmarks.recipe experiment=camvid data.root=/path/to/camvid [--loss ce] [--seeds 0 1 2]
+
+Two trainings on the same splits, for as many epochs, with crops and batches of the same size, the same network, weights, threads and
+workers:
+
+- as the examples of segmentation-models-pytorch teach it: AdamW at 5e-4, one-cycle, random crops, flips, brightness and contrast, bf16 where
+  the profile has it, a validation as often as the other's; the last weights, at 0.5 or by the highest score;
+- `train.py`, with what the command says and nothing else: its best checkpoint, by the rule that is stored in it.
+
+Both are counted on whole test images by the same code. Prints IoU of each class, mean IoU, AUROC and AP, means over the seeds, and for the time of
+training minutes and images per second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import albumentations as A
+import numpy as np
+import segmentation_models_pytorch as smp
+import torch
+from lightning.pytorch import seed_everything
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from segfocal.config.parse import parse_sweep
+from segfocal.config.run import TrainConfig
+from segfocal.data.datamodule import SegmentationData
+from segfocal.data.source import Source
+from segfocal.inference import Inference
+from segfocal.metrics import SegmentationMetrics
+from segfocal.models import build_model
+from segfocal.parallel.devices import placed
+from segfocal.quiet import quieten
+from segfocal.weights import normalization
+
+ROOT = Path(__file__).parents[1]
+IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+RATE = 5e-4
+FIGURES = ("iou_macro", "auroc_macro", "ap_macro")
+
+
+class Crops(Dataset[tuple[Tensor, Tensor]]):
+    """Random crops of a split, varied as in any example."""
+
+    def __init__(self, source: Source, size: list[int], ignored: int, mean: list[float], std: list[float]) -> None:
+        self.source = source
+        self.transform = A.Compose(
+            [
+                A.PadIfNeeded(*size, fill_mask=ignored),
+                A.RandomCrop(*size),
+                A.HorizontalFlip(),
+                A.RandomBrightnessContrast(),
+                A.Normalize(mean, std),
+                A.ToTensorV2(transpose_mask=True),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        image, mask = self.source.read(index)
+        made = self.transform(image=np.ascontiguousarray(image), mask=mask)
+        return made["image"], made["mask"]
+
+
+class Loss(nn.Module):
+    """One of segmentation-models-pytorch, by the task's mode."""
+
+    def __init__(self, name: str, config: TrainConfig) -> None:
+        super().__init__()
+        mode, ignored = config.task.name, config.task.ignore_index
+        made = {
+            "bce": lambda: smp.losses.SoftBCEWithLogitsLoss(ignore_index=ignored),
+            "ce": lambda: nn.CrossEntropyLoss(ignore_index=ignored),
+            "focal": lambda: smp.losses.FocalLoss(mode, ignore_index=None if mode == "multilabel" else ignored),  # it fails with both
+            "dice": lambda: smp.losses.DiceLoss(mode, ignore_index=ignored),
+        }
+        self.of, self.mode = made[name](), mode
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        target = target[:, None].float() if self.mode == "binary" else target.long() if self.mode == "multiclass" else target.float()
+        loss: Tensor = self.of(logits, target)
+        return loss
+
+
+def plain(config: TrainConfig, loss_name: str, seed: int) -> tuple[dict[str, Any], float]:
+    """Train as one writes it; figures on the test split, and the seconds of training."""
+    device = placed(config.profile, config.trainer.precision, config.data.num_workers)
+    seed_everything(seed, verbose=False)
+    data = SegmentationData(config.data, config.augment, config.task, config.model.in_channels, device.workers, seed)
+    data.check()
+    data.normalise(*(normalization(config.model.weights, config.model.encoder) or IMAGENET))
+    crops = Crops(data.sources["train"], config.data.crop or [256, 256], config.task.ignore_index, data.mean, data.std)
+    loader = DataLoader(
+        crops, config.data.batch_size, shuffle=True, drop_last=True, num_workers=device.workers, persistent_workers=device.workers > 0
+    )
+    model, loss = build_model(config.model, config.task).to(device.torch_device), Loss(loss_name, config)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE)
+    epochs = config.trainer.max_epochs
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=epochs * len(loader))
+    started = time.perf_counter()
+    for epoch in range(epochs):
+        model.train()
+        for image, target in loader:
+            with torch.autocast(device.torch_device.type, torch.bfloat16, enabled=device.precision == "bf16-mixed"):
+                logits = model(image.to(device.torch_device))
+            value = loss(logits.float(), target.to(device.torch_device))
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+            schedule.step()
+        if (epoch + 1) % config.trainer.validate_every == 0:
+            counted(model, data, "val", config, device.torch_device)
+    seconds = time.perf_counter() - started
+    return counted(model, data, "test", config, device.torch_device), seconds
+
+
+@torch.inference_mode()
+def counted(model: nn.Module, data: SegmentationData, split: str, config: TrainConfig, device: torch.device) -> dict[str, Any]:
+    """Figures on whole images."""
+    metrics = SegmentationMetrics(config.task.name, config.task.class_names, config.task.ignore_index)
+    infer = Inference(model.eval(), dataclasses.replace(config.inference, tile=None))
+    for batch in data.evaluation_loader(split):
+        metrics.update(infer(batch.image.to(device)).cpu(), batch.target)
+    return dict(metrics.compute())
+
+
+def ours(overrides: list[str], seed: int) -> tuple[dict[str, Any], float]:
+    """Train by train.py; likewise, by the rule that the checkpoint has where it has one."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, str(ROOT / "train.py"), *overrides, f"seed={seed}", "report=false", f"hydra.run.dir={folder}/run"]
+        if subprocess.run(command, check=False, stdout=sys.stderr).returncode:
+            sys.exit(1)
+        figures = json.loads(Path(folder, "run", "metrics.json").read_text(encoding="utf-8"))
+        log = Path(folder, "run", "train.log").read_text(encoding="utf-8").splitlines()
+    last = max(place for place, line in enumerate(log) if re.search(r": epoch \d+ of \d+ ", line))
+    first = min(place for place, line in enumerate(log) if re.search(r": epoch 1 of \d+ ", line))
+    fitted = {name: figures.get(f"tuned/{name}", value) for name, value in figures.items()}
+    return fitted, (_when(log[last]) - _when(log[first - 1])).total_seconds()
+
+
+def _when(line: str) -> datetime:
+    return datetime.strptime(line[:19], "%Y-%m-%d %H:%M:%S")
+
+
+def table(config: TrainConfig, found: dict[str, list[tuple[dict[str, Any], float]]], images: int) -> list[str]:
+    """Rows of Markdown."""
+
+    def mean(name: str, key: str) -> float:
+        return statistics.fmean(figures[key] for figures, _ in found[name])
+
+    rows = [f"| | {' | '.join(found)} |", f"| --- |{' --- |' * len(found)}"]
+    keys = [*(f"iou/{label}" for label in config.task.class_names), *FIGURES]
+    rows += [f"| {key.removeprefix('iou/')} | {' | '.join(f'{mean(name, key):.3f}' for name in found)} |" for key in keys]
+    times = {name: statistics.fmean(seconds for _, seconds in runs) for name, runs in found.items()}
+    rows.append(f"| minutes of training | {' | '.join(f'{seconds / 60:.1f}' for seconds in times.values())} |")
+    rows.append(f"| images per second | {' | '.join(f'{images / seconds:.1f}' for seconds in times.values())} |")
+    return rows
+
+
+def main() -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("overrides", nargs="*", help="of train.py")
+    parser.add_argument("--loss", choices=["bce", "ce", "focal", "dice"], help="of the plain training; ce in multiclass, else bce")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    given = parser.parse_intermixed_args()
+    quieten()
+    ((_, config),) = parse_sweep(TrainConfig, "train", given.overrides, 1)
+    loss = given.loss or ("ce" if config.task.name == "multiclass" else "bce")
+    found: dict[str, list[tuple[dict[str, Any], float]]] = {f"plain, {loss}": [], "train.py": []}
+    for seed in given.seeds:
+        found[f"plain, {loss}"].append(plain(config, loss, seed))
+        found["train.py"].append(ours(given.overrides, seed))
+    data = SegmentationData(config.data, config.augment, config.task, config.model.in_channels, 0, 0)
+    print("\n".join(table(config, found, config.trainer.max_epochs * len(data.sources["train"]))))
+
+
+if __name__ == "__main__":
+    main()
