@@ -106,12 +106,12 @@ def key_of_run(config: Any) -> str:
 
 def command_of(overrides: list[str]) -> list[str]:
     """The overrides of a sweep without those that say how it is run, by which the same command is recognised."""
-    return sorted(line for line in overrides if line.startswith(SEARCHED) or not says_how(line))
+    return sorted(line for line in overrides if line.lstrip("+~").startswith(SEARCHED) or not says_how(line))
 
 
 def says_how(override: str) -> bool:
     """Whether it says how a sweep is run, not what its jobs are."""
-    return override.startswith(("sweep.", "sweep=", "hydra", "out="))
+    return override.lstrip("+~").startswith(("sweep.", "sweep=", "hydra", "out="))
 
 
 def said_by(job: Job) -> dict[str, str]:

@@ -23,7 +23,7 @@ from segfocal.sweeps import compare
 from segfocal.sweeps.answer import answer_of, as_csv, commands, least_p, shortest, table, write_answer
 from segfocal.sweeps.compare import Difference, difference_of, groups_of, sign_flip_p
 from segfocal.sweeps.page import classes, link, page_of, parameter
-from segfocal.sweeps.record import Job, Record
+from segfocal.sweeps.record import Job, Record, command_of
 from tests.conftest import spawn
 from tests.reports import HOSTILE, Elements
 from tests.test_report_browser import Open, browser, opened  # noqa: F401  # fixtures
@@ -141,12 +141,13 @@ def test_names_are_as_short_as_they_can_be_told_apart(tmp_path: Path) -> None:
 
 def test_what_a_shell_or_rich_would_read_otherwise_is_quoted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     jobs = [
-        job(0, 0.5, "task.classes=[crack,'a b']", "sweep.jobs=2", "sweep.dir=x", "~logger", "loss.gamma=0"),
+        job(0, 0.5, "task.classes=[crack,'a b']", "sweep.jobs=2", "+sweep.space={seed: '0,1'}", "~logger", "loss.gamma=0"),
         job(1, 0.4, "task.classes=[/b]", "~logger", "loss.gamma=1"),
     ]
     record = Record(tmp_path, "train", [], "val/iou_macro", jobs)
     reproduce = commands(answer_of(record))["reproduce the best"]
     assert shlex.split(reproduce) == ["python", "train.py", "profile=cpu", "task.classes=[crack,'a b']", "~logger", "loss.gamma=0"]
+    assert command_of(jobs[0].overrides) == sorted(line for line in ["profile=cpu", *jobs[0].overrides[1:]] if line != "sweep.jobs=2")
     write_answer(record, page=False)
     assert "[/b]" in capsys.readouterr().out
     record.program = "evaluate"
