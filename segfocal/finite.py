@@ -113,7 +113,7 @@ class FiniteSteps(Callback):
         self.window = []
         while len(self.sent) > (0 if norm.device.type == "cpu" else LAG):
             self._read()
-        if clip:
+        if clip and (norm.device.type != "cpu" or norm + 1e-6 > clip):  # a CPU knows where all would be multiplied by 1
             clip_grads_with_norm_([parameter for group in optimizer.param_groups for parameter in group["params"]], clip, norm)
         if self.scaler is None:  # it leaves the optimiser out by itself
             withhold(optimizer, self.bad)

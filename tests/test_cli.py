@@ -100,7 +100,7 @@ def test_drawn_splits_stay_when_images_come(cli: Cli, tmp_path: Path) -> None:
 def test_real_photographs_from_end_to_end(cli: Cli, shared: Path, tmp_path: Path, experiment: str) -> None:
     root = shared / {"cracks": "cracks_potholes"}.get(experiment, experiment)
     done = cli(
-        "train", f"experiment={experiment}", f"data.root={root}", "debug=fast", "data.num_workers=0", "data.limit=4", "data.batch_size=2"
+        "train", f"experiment={experiment}", f"data.root={root}", "debug=fast", "data.num_workers=0", "data.limit=2", "data.batch_size=2"
     )
     assert done.code == 0, done.err
     metrics = json.loads((only(tmp_path, "runs/*") / "metrics.json").read_text())
@@ -108,7 +108,7 @@ def test_real_photographs_from_end_to_end(cli: Cli, shared: Path, tmp_path: Path
     assert len(classes) == {"camvid": 11, "cracks_potholes": 3}.get(experiment, 1)
     if experiment == "cracks":
         return  # the same folder as cracks_potholes
-    again = cli("evaluate", f"ckpt={only(tmp_path, 'runs/*')}", "data.limit=4", "data.num_workers=0", "out=again")
+    again = cli("evaluate", f"ckpt={only(tmp_path, 'runs/*')}", "data.limit=2", "data.num_workers=0", "out=again")
     assert again.code == 0, again.err
     figures = json.loads((only(tmp_path, "again/*") / "metrics.json").read_text())
     assert {key: figures[key] for key in classes} == {key: metrics[key] for key in classes}
@@ -150,23 +150,6 @@ def test_evaluate_says_what_is_wrong_with_a_checkpoint(cli: Cli, tmp_path: Path)
     assert done.code == 2
     assert "x.ckpt: cannot be read as a checkpoint" in done.err
     assert len(done.err.strip().splitlines()) == 1
-
-
-def test_no_network_is_asked_for(tmp_path: Path) -> None:
-    """With every connection refused and reported, training is as usual."""
-    program = f"""
-import runpy, socket, sys
-def refuse(self, address):
-    print("CONNECTED TO", address, file=sys.stderr)
-    raise OSError("no network")
-socket.socket.connect = refuse
-sys.path.insert(0, {str(ROOT)!r})
-sys.argv = ["train.py", *{[*TINY, "trainer.max_epochs=1"]!r}]
-runpy.run_path({str(ROOT / "train.py")!r}, run_name="__main__")
-"""
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=250, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "CONNECTED TO" not in done.stderr
 
 
 def test_run_directories_made_in_the_same_second_differ(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 from segfocal.config.sweep import SweepConfig
 from segfocal.errors import UserError
 from segfocal.sweeps.slots import slots_of
-from tests.conftest import ROOT, Result
+from tests.conftest import ROOT, Result, Started
 
 TINY = [sys.executable, str(ROOT / "tests" / "sweeps" / "tiny.py"), "-m"]
 Sweep = Callable[..., Result]
@@ -30,7 +31,22 @@ def environment(**env: str) -> dict[str, str]:
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Sweep:
-    """`sweep("loss.gamma=0,1", TINY_FAULTS="kill:1")` runs a sweep in an empty directory."""
+    """`sweep("loss.gamma=0,1", TINY_FAULTS="kill:1")` runs a sweep in an empty directory; its jobs are real processes, it itself is forked."""
+
+    def call(*overrides: str, **env: str) -> Result:
+        with tempfile.TemporaryDirectory() as folder:
+            process = Started(Path(folder), [*TINY[1:], "profile=cpu", *overrides], tmp_path, environment(**env))
+            try:
+                return process.result()
+            finally:
+                process.end()
+
+    return call
+
+
+@pytest.fixture
+def spawned_sweep(tmp_path: Path) -> Sweep:
+    """Likewise, from its first import on."""
 
     def call(*overrides: str, **env: str) -> Result:
         command = [*TINY, "profile=cpu", *overrides]

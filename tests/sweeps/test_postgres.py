@@ -17,7 +17,7 @@ from segfocal.errors import UserError
 from segfocal.sweeps.storage import open_storage
 from tests.conftest import installed
 from tests.sweeps.postgres import PASSWORD, server
-from tests.sweeps.test_launcher import TINY, Sweep, environment, sweep  # noqa: F401  # a fixture
+from tests.sweeps.test_launcher import TINY, Sweep, environment, spawned_sweep  # noqa: F401  # a fixture
 
 pytestmark = pytest.mark.xdist_group("postgres")
 
@@ -36,7 +36,7 @@ def trials_of(directory: Path) -> list[int]:
     return [number for job in json.loads((directory / "sweep.json").read_text())["jobs"] for number in job["trials"]]
 
 
-def test_two_sweeps_on_one_study_neither_repeat_nor_lose_a_trial(address: str, sweep: Sweep, tmp_path: Path) -> None:  # noqa: F811
+def test_two_sweeps_on_one_study_neither_repeat_nor_lose_a_trial(address: str, spawned_sweep: Sweep, tmp_path: Path) -> None:  # noqa: F811
     storage = f"sweep.storage=postgresql://{address}"
     env = {"PGPASSWORD": PASSWORD, "TINY_SECONDS": "0.5"}
     command = [*TINY, "profile=cpu", *SEARCH, storage, "sweep.trials=3"]
@@ -47,7 +47,7 @@ def test_two_sweeps_on_one_study_neither_repeat_nor_lose_a_trial(address: str, s
     for process in both:
         out, _ = process.communicate(timeout=120)
         assert process.returncode == 0, out
-    again = sweep(*SEARCH, storage, "sweep.trials=4", "sweep.dir=one", PGPASSWORD=PASSWORD)
+    again = spawned_sweep(*SEARCH, storage, "sweep.trials=4", "sweep.dir=one", PGPASSWORD=PASSWORD)
     assert (again.code, "trials, in postgresql://" in again.out) == (0, True), again.err
 
     one, other = trials_of(tmp_path / "one"), trials_of(tmp_path / "other")
