@@ -47,17 +47,17 @@ def test_a_run_with_what_was_found_is_the_run_that_found_it(tmp_path: Path, capl
 
 def test_batches_that_do_not_fit_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """The machine is said to have less memory than it has; what would take more is not tried."""
-    monkeypatch.setattr(finding, "free_memory", lambda: 100_000_000)
+    monkeypatch.setattr(finding, "free_memory", lambda: 400_000_000)
     tried: list[int] = []
     plain = finding._trainer
     monkeypatch.setattr(finding, "_trainer", lambda *of: tried.append(2 ** (len(tried) + 1)) or plain(*of))
     monkeypatch.setattr(engine, "build_trainer", enough)
-    large = ["data.size=192", "data.crop=null", "data.val=1", "data.test=1", "trainer.find_batch_size=64"]
+    large = ["data.size=256", "data.crop=null", "data.val=1", "data.test=1", "trainer.find_batch_size=64"]
     with caplog.at_level(logging.INFO, "segfocal"), pytest.raises(Enough):
         ran(tmp_path / "found", *large)
     (line,) = [record.getMessage() for record in caplog.records if "find_batch_size" in record.getMessage()]
     found = re.fullmatch(r"trainer.find_batch_size=64: data.batch_size=(\d+) is the largest that fits", line)
-    assert found and int(found[1]) in (2, 4, 8)
+    assert found and int(found[1]) in (2, 4, 8, 16)
     assert tried[-1] in (int(found[1]), 2 * int(found[1]))  # what the process had left over from before may let one more seem to fit
     monkeypatch.setattr(finding, "free_memory", lambda: 1_000_000)
     with pytest.raises(UserError, match=r"^trainer.find_batch_size=64: not even 2 crops fit into memory"):
@@ -66,10 +66,10 @@ def test_batches_that_do_not_fit_are_not_taken(tmp_path: Path, monkeypatch: pyte
 
 def test_the_peak_of_memory_is_that_since_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     memory = Memory(placed(configured("profile=cpu").profile))
-    assert memory.taken() < 20_000_000
-    np.ones(100_000_000, np.uint8)
-    assert 90_000_000 < memory.taken() < 120_000_000
-    assert memory.taken() < 20_000_000
+    assert memory.taken() < 200_000_000
+    np.ones(1_000_000_000, np.uint8)  # beside it what other tests have left is little, whether it is freed meanwhile or not
+    assert 800_000_000 < memory.taken() < 1_200_000_000
+    assert memory.taken() < 200_000_000
     monkeypatch.setattr(finding, "STATUS", Path("/proc/self/nothing"))
     elsewhere = Memory(placed(configured("profile=cpu").profile))
     assert (elsewhere.taken(), elsewhere.room) == (0, math.inf)
