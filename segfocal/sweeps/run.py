@@ -67,8 +67,8 @@ def run_jobs(record: Record, queue: Queue, program: Sequence[str], slots: Slots,
     """
     running: dict[int, Running] = {}
     usual = {number: signal.signal(number, _stop) for number in CODES}
-    try:
-        with held_pipe() as pipe:
+    with held_pipe() as pipe:  # around all of it: jobs are killed when it closes
+        try:
             while True:
                 for slot in sorted(set(range(slots.count)) - set(running)):
                     if job := queue.next():
@@ -80,14 +80,14 @@ def run_jobs(record: Record, queue: Queue, program: Sequence[str], slots: Slots,
                 for slot in list(running):
                     if _ended(record, queue, running[slot]):
                         watch.ended(running.pop(slot).job)
-    except (Stopped, UserError):
-        for number in usual:
-            signal.signal(number, signal.SIG_IGN)  # once is enough: what follows takes seconds
-        _end_all(record, queue, list(running.values()))
-        raise
-    finally:
-        for number, handler in usual.items():
-            signal.signal(number, handler)
+        except (Stopped, UserError):
+            for number in usual:
+                signal.signal(number, signal.SIG_IGN)  # once is enough: what follows takes seconds
+            _end_all(record, queue, list(running.values()))
+            raise
+        finally:
+            for number, handler in usual.items():
+                signal.signal(number, handler)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -165,6 +165,7 @@ def test_a_sweep_that_is_asked_to_end_ends_its_jobs_and_goes_on(sweep: Sweep, tm
     assert process.returncode == code, err
     assert "interrupted: the same command goes on with what is left" in out
     assert {gamma: job["state"] for gamma, job in jobs(tmp_path).items()} == {"0": "interrupted", "1": "waiting"}
+    assert jobs(tmp_path)["0"]["failure"] == "interrupted"  # by itself: a training ends its step and writes a checkpoint
     assert sweep("loss.gamma=0,1").code == 0
     assert {gamma: job["attempts"] for gamma, job in jobs(tmp_path).items()} == {"0": 2, "1": 1}
 
