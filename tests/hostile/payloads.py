@@ -246,6 +246,16 @@ def _by_numbers(content: dict[str, Any]) -> None:
     content["state_dict"] = dict(enumerate(content["state_dict"].values()))
 
 
+def _header(text: str) -> Make:
+    """Safetensors that say so of themselves."""
+
+    def write(folder: Path) -> Path:
+        save_file({"segmentation_head.0.bias": torch.ones(1)}, folder / "bad.safetensors", metadata={"segfocal": text})
+        return folder / "bad.safetensors"
+
+    return write
+
+
 PICKLE = pickle.dumps(Payload(), protocol=2)
 HOSTILE: dict[str, tuple[Make, str]] = {
     # what would run
@@ -294,7 +304,11 @@ HOSTILE: dict[str, tuple[Make, str]] = {
         UNUSABLE + "its model would have more than 1.3 GB of weights",
     ),
     "a hundred thousand classes": (spoilt(_many_classes, "task=multilabel"), UNUSABLE + "task.classes: at most 1000 names"),
+    "safetensors with lists in lists": (_header("[" * 100_000 + "]" * 100_000), r"its header cannot be read \("),
+    "safetensors with a number of ten thousand digits": (_header('{"epoch": ' + "9" * 10_000 + "}"), r"its header cannot be read \("),
     # wrong types
+    "safetensors with a NaN": (_header('{"mean": [NaN]}'), r"its header cannot be read \(NaN is no JSON\)"),
+    "safetensors with lists in a few lists": (_header("[" * 100 + "]" * 100), r"its header cannot be read \(lists that are in each other"),
     "a set": (adding({1, 2}), MORE + r"(__builtin__|builtins)\.set\)$"),
     "a dictionary by tuples": (adding({(1, 2): 3}), MORE + "a dictionary by tuple"),
     "sparse tensors": (adding(torch.eye(3).to_sparse()), MORE),
