@@ -46,7 +46,9 @@ def measure(image: Array, mask: Array, task: TaskConfig) -> SampleStats:
         of_class = mask.reshape(*mask.shape[:2], task.num_classes)
         pixels, valid = (of_class == 1).sum((0, 1)), (of_class != task.ignore_index).sum((0, 1))
         planes = [of_class[..., label] == 1 if pixels[label] else None for label in range(task.num_classes)]
-    return SampleStats(pixels, valid, (image.shape[0], image.shape[1]), _channel_sums(image), _points(planes), content(image), looks(image))
+    known_by = content(image)
+    points = _points(planes, int.from_bytes(known_by, "big"))
+    return SampleStats(pixels, valid, (image.shape[0], image.shape[1]), _channel_sums(image), points, known_by, looks(image))
 
 
 def content(image: Array) -> bytes:
@@ -78,8 +80,8 @@ def _channel_sums(image: Array) -> Array:
     return sums
 
 
-def _points(planes: list[Array | None]) -> Array:
-    rng = np.random.default_rng(0)
+def _points(planes: list[Array | None], seed: int) -> Array:
+    rng = np.random.default_rng(seed)  # one of the sample's own: by another's, places would lie at the same shares of each class
     found = [np.empty((0, 3), np.int32)]
     for label, plane in enumerate(planes):
         if plane is not None:

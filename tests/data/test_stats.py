@@ -64,6 +64,16 @@ def test_a_sample(task):
     np.testing.assert_array_equal(measure(image, mask, TaskConfig(name=task, classes=classes, ignore_index=77)).points, found.points)
 
 
+def test_places_lie_all_over_a_class_and_elsewhere_in_each_image():
+    """Drawn by one seed, all images would give the same shares of their classes, and aimed crops would never see the rest."""
+    mask, rows = np.ones((64, 64), np.uint8), []
+    for number in range(40):
+        image = np.full((64, 64, 3), number, np.uint8)
+        rows += measure(image, mask, TASK).points[:, 1].tolist()
+    assert len(set(rows)) == 64
+    assert np.mean(rows) == pytest.approx(31.5, abs=3)  # 400 draws: a standard error of 0.9
+
+
 def test_floats_are_measured_as_they_are():
     image = np.random.default_rng(0).normal(3.0, 2.0, (16, 16, 2)).astype(np.float32)
     found = measure(image, np.zeros((16, 16), np.uint8), TASK)
