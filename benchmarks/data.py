@@ -116,10 +116,11 @@ def by_hand(config: TrainConfig, data: SegmentationData) -> ByHand:
 
 def loaders(config: TrainConfig, workers: int) -> dict[str, DataLoader[Any]]:
     """The contenders."""
-    plain = by_hand(config, opened(config, "none", workers))
+    data = opened(config, "none", workers)
+    plain = by_hand(config, data)
     many: Any = {"num_workers": workers, "persistent_workers": workers > 0}
     return {
-        "by hand": DataLoader(plain, config.data.batch_size, shuffle=True, drop_last=True, **many),
+        "by hand": DataLoader(plain, data.batch_size, shuffle=True, drop_last=True, **many),
         **{f"data.cache={cache}": opened(config, cache, workers).train_dataloader() for cache in ("none", "ram", "disk")},
     }
 
@@ -139,7 +140,7 @@ def steps(config: TrainConfig) -> dict[str, tuple[float | None, float]]:
     """Milliseconds of one core for a sample at each step: by hand, and segfocal's."""
     data = opened(config, "ram", 0)
     ours: SegmentationDataset = data.train_dataloader().dataset.dataset  # type: ignore[attr-defined]
-    plain, transform, size = by_hand(config, data), ours.transform, config.data.batch_size
+    plain, transform, size = by_hand(config, data), ours.transform, data.batch_size
     assert transform is not None
     count = min(STEPS, len(ours))
     read = [ours.source.read(index) for index in range(count)]
@@ -209,7 +210,7 @@ def main() -> None:
         os.environ["XDG_CACHE_HOME"] = f"{folder}/cache"
         Path(folder, "made").mkdir()
         made = [] if any(each.startswith("data.root=") for each in given.overrides) else make(Path(folder, "made"))
-        ((_, config),) = parse_sweep(TrainConfig, "train", ["data=folder", "augment=medium", *made, *given.overrides], 1)
+        ((_, config),) = parse_sweep(TrainConfig, "train", ["data=folder", "augment=medium", "data.batch_size=8", "sampling=uniform", *made, *given.overrides], 1)
         print("| workers | " + " | ".join(("by hand", "none", "ram", "disk")) + " | images per second |\n|---|---|---|---|---|---|")
         for workers in given.workers:
             speeds = [statistics.median(speeds) for speeds in throughput(config, workers, given.rounds).values()]

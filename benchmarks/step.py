@@ -47,6 +47,7 @@ from segfocal.parallel.devices import placed
 from segfocal.parallel.place import Place
 from segfocal.parallel.team import Team
 from segfocal.quiet import quieten
+from segfocal.recipe import settled
 from segfocal.step_ends import StepEnds
 
 BATCHES = 4  # that rows go round
@@ -224,7 +225,10 @@ def opened(given: argparse.Namespace) -> tuple[TrainConfig, SegmentationData]:
     run = [f"model.encoder={given.encoder}", "callbacks.overlays=0", "trainer.max_epochs=1", "logger=csv", "data.cache=ram"]
     ((_, config),) = parse_sweep(TrainConfig, "train", [*profile, *sizes, *run], 1)
     data = SegmentationData(config.data, config.augment, config.task, 3, 0, config.seed)
-    data.normalise(*data.check()["train"].mean_std)
+    train = data.check()["train"]
+    config, _ = settled(config, train, 1)
+    data.settle(config.data, config.augment, config.sampling)
+    data.normalise(*train.mean_std)
     return config, data
 
 

@@ -49,13 +49,21 @@ def run(overrides: list[str], as_json: bool = False) -> bool:
     ((_, config),) = parse_sweep(TrainConfig, "train", overrides, 1)
     from segfocal.data.analysis import analyse  # torch comes with it: not before the configuration is right
     from segfocal.data.datamodule import SegmentationData
+    from segfocal.data.stats import SplitStats
+    from segfocal.recipe import settled
     from segfocal.report import analysis as report
 
     logging.getLogger("segfocal").setLevel(logging.WARNING)
     data = SegmentationData(
         config.data, config.augment, config.task, config.model.in_channels, workers=0, seed=config.seed, sampling=config.sampling
     )
-    found = analyse(data)
+
+    def settle(train: SplitStats) -> list[str]:
+        chosen, lines = settled(config, train, 1)
+        data.settle(chosen.data, chosen.augment, chosen.sampling)
+        return lines
+
+    found = analyse(data, settle)
     if as_json:
         print(json.dumps(report.as_json(found, data), indent=1))
         return not found.faults

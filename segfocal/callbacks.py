@@ -40,8 +40,7 @@ def build_callbacks(
     mode = "min" if config.minimise else "max"
     every = config.trainer.validate_every
     callbacks: list[Callback] = [Means(history)]
-    if config.callbacks.ema is not None:
-        callbacks.append(Averaging(config.callbacks.ema))
+    callbacks += averaging(config)
     callbacks += [FiniteSteps(config), Together(), StepEnds(run_dir / CHECKPOINTS / LAST, team, config.callbacks.save_every)]
     # Both are saved when the epoch is over, validation included: going on from either starts with the next epoch.
     keep = partial(KeptCheckpoint, run_dir / CHECKPOINTS, save_on_train_epoch_end=True, enable_version_counter=False)
@@ -85,6 +84,13 @@ class Averaging(WeightAveraging):
         if stage == "fit":
             assert self._average_model is not None
             self._average_model.n_averaged = self._average_model.n_averaged.cpu()  # torch asks it twice a step
+
+
+def averaging(config: TrainConfig) -> list[Callback]:
+    """The average of the weights, where there is to be one."""
+    decay = config.callbacks.ema
+    assert decay != "auto", "the number of steps has not been asked for"
+    return [] if decay is None else [Averaging(decay)]
 
 
 class ProgressBar(RichProgressBar):

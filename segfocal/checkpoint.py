@@ -231,7 +231,7 @@ def check_same_model(checkpoint: dict[str, Any], config: dict[str, Any], path: P
     differing = [
         f"{group}.{key}={config[group].get(key)} (the checkpoint: {str(stored[group].get(key))[:60]})"
         for group in ("task", "model", "optimizer", "scheduler")
-        for key in sorted({*config[group], *stored[group]} - {"weights", "lr", "weight_decay"}, key=str)
+        for key in sorted({*config[group], *stored[group]} - {"weights", "bias_prior", "lr", "weight_decay"}, key=str)
         if config[group].get(key) != stored[group].get(key)
     ]
     if differing:

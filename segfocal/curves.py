@@ -3,8 +3,8 @@
     python -m segfocal.curves loss=focal loss.gamma=0,1,2,5
     python -m segfocal.curves loss=focal,ce task=multiclass out=figures
 
-Overrides are those of train.py. Values with commas are a sweep: every combination is a curve. Writes curves.png and curves.svg into
-`out`, or where that is not given into `runs/curves`.
+Overrides are those of train.py, but that the loss is focal where none is named. Values with commas are a sweep: every combination is a
+curve. Writes curves.png and curves.svg into `out`, or where that is not given into `runs/curves`.
 
 What is drawn is the value of a positive pixel before any mean, in multiclass of a pixel of class 1, with equal logits for all other
 classes. A loss that only knows a mean over class weights, as `ce` in multiclass, shows no weight: in the mean of one pixel it cancels.
@@ -150,6 +150,20 @@ def _value_and_gradient(loss: nn.Module, config: TrainConfig, p: Tensor, yes: li
     return value.item(), gradient[0, drawn, 0, 0].item()
 
 
+def configurations(overrides: list[str]) -> list[tuple[dict[str, str], TrainConfig]]:
+    """What is swept with its values, and the configuration, for each curve; of loss=focal where no override names a loss.
+
+    Raises:
+        UserError: with a line for each mistake.
+
+    Example:
+        >>> [(swept, config.loss.name) for swept, config in configurations(["loss.gamma=0,1"])]
+        [({'loss.gamma': '0'}, 'focal'), ({'loss.gamma': '1'}, 'focal')]
+    """
+    named = any(word.lstrip("+").startswith("loss=") for word in overrides)
+    return parse_sweep(TrainConfig, "train", overrides if named else ["loss=focal", *overrides], MOST)
+
+
 def label_of(values: dict[str, str]) -> str:
     """Overrides as a reader of a figure wants them."""
     shown = [value if key == "loss" else f"{key.removeprefix('loss.')} = {value}" for key, value in values.items()]
@@ -210,7 +224,7 @@ def run(overrides: list[str]) -> list[Path]:
         UserError: with a line for each mistake.
     """
     refuse_flags(overrides, "segfocal.curves")
-    jobs = parse_sweep(TrainConfig, "train", overrides, MOST)
+    jobs = configurations(overrides)
     swept, config = jobs[0]
     if "out" in swept:
         raise UserError("out: the curves are one figure, which goes into one directory")

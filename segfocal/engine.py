@@ -9,7 +9,6 @@ import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -20,7 +19,6 @@ from segfocal import checkpoint as checkpoints
 from segfocal.best import best_of
 from segfocal.callbacks import Reports, build_callbacks
 from segfocal.compiling import compile_model, mode_of
-from segfocal.config.loss_sum import balanced
 from segfocal.config.run import AUTO, Split, TrainConfig
 from segfocal.config.strategy import SharedConfig
 from segfocal.data.analysis import look, notes
@@ -43,6 +41,7 @@ from segfocal.parallel.sharded import ShardedModule, with_synchronised_batchnorm
 from segfocal.parallel.share import check_shares
 from segfocal.parallel.team import Team, join
 from segfocal.quiet import quieten
+from segfocal.recipe import settled
 from segfocal.restored import restoring
 from segfocal.rundir import claimed, kept_checkpoints, shown_path
 from segfocal.stopping import asked, at_step_ends
@@ -115,12 +114,16 @@ def _fit(config: TrainConfig, run_dir: Path, device: PlacedDevice, team: Team) -
         raise told(found.faults, data.where)
     for line in notes(found):
         log.info(line)
-    if device.place.world > 1:
-        log.info(check_shares(data, config, device.place))
     stats = found.stats
     used = resumed.normalisation if resumed else None  # the weights are made for it
     data.normalise(*(used or normalization(config.model.weights, config.model.encoder) or stats["train"].mean_std))
-    config = find(balance(config, stats["train"]), data, device, run_dir, lambda tried: build_module(tried, data, stats["train"]))
+    config, lines = settled(config, stats["train"], device.place.world)
+    for line in lines:
+        log.info("recipe: %s", line)
+    data.settle(dataclasses.replace(chosen, batch_size=config.data.batch_size), config.augment, config.sampling)
+    if device.place.world > 1:
+        log.info(check_shares(data, config, device.place))
+    config = find(config, data, device, run_dir, lambda tried: build_module(tried, data, stats["train"]))
     seed_everything(config.seed, verbose=False)
     with team.one_first():  # weights are downloaded once
         module = build_module(config, data, stats["train"])
@@ -171,31 +174,11 @@ def best_value(trainer: Trainer) -> float:
     return value if math.isfinite(value) else math.nan
 
 
-def balance(config: TrainConfig, train: SplitStats) -> TrainConfig:
-    """The configuration with numbers where the loss takes its weights from the training data; they are logged, and kept with the run."""
-    resolved = dataclasses.replace(config, loss=balanced(config.loss, train.counts, config.task))
-    before, after = _flat(dataclasses.asdict(config.loss)), _flat(dataclasses.asdict(resolved.loss))
-    for key, value in after.items():
-        if value != before[key]:
-            numbers = value if isinstance(value, list) else [value]
-            named = ", ".join(f"{name} {number:.4g}" for name, number in zip(config.task.class_names, numbers, strict=True))
-            log.info("loss.%s=%s from the training data: %s", key, before[key], named)
-    return resolved
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    leaves: dict[str, Any] = {}
-    for key, value in tree.items():
-        leaves |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return leaves
-
-
 def build_module(config: TrainConfig, data: SegmentationData, train: SplitStats) -> SegmentationModule:
     """Model and loss, the head's bias at the class frequencies where the loss wants that."""
     model = build_model(config.model, config.task)
     check_size(model, config.model, config.data.crop or list(train.sizes[0]))
-    wanted = config.model.bias_prior
-    if wanted if wanted is not None else getattr(config.loss, "wants_prior", False):
+    if config.model.bias_prior:
         set_bias_prior(model, train.prior, config.task)
     if isinstance(config.strategy, SharedConfig) and config.strategy.sync_batchnorm:
         model = with_synchronised_batchnorm(model)

@@ -16,7 +16,7 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.tuner.tuning import Tuner
 from lightning.pytorch.utilities.memory import garbage_collection_cuda, is_oom_error
 
-from segfocal.callbacks import Averaging
+from segfocal.callbacks import averaging
 from segfocal.config.run import TrainConfig
 from segfocal.data.datamodule import SegmentationData
 from segfocal.data.room import free_memory
@@ -138,7 +138,7 @@ def _trainer(config: TrainConfig, device: PlacedDevice, run_dir: Path, steps: in
         max_epochs=1000,  # more than is ever tried; schedules want a number
         accumulate_grad_batches=config.trainer.accumulate,
         gradient_clip_val=config.trainer.gradient_clip or None,
-        callbacks=[Averaging(config.callbacks.ema)] if config.callbacks.ema is not None else None,
+        callbacks=averaging(config),
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

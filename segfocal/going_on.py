@@ -11,8 +11,9 @@ from typing import Any
 
 from segfocal import checkpoint as checkpoints
 from segfocal.config.run import AUTO, TrainConfig
-from segfocal.errors import UserError
+from segfocal.errors import UserError, first_line
 from segfocal.history import FILE, Row, read_rows
+from segfocal.recipe import kept
 from segfocal.restored import check_loss, check_state
 from segfocal.rundir import BEST, CHECKPOINTS, kept_checkpoints, shown_path
 
@@ -48,8 +49,16 @@ class Before:
         return read_rows(self.path.parents[1] / FILE, int(count))
 
     def with_found(self, config: TrainConfig) -> TrainConfig:
-        """The configuration with the batch size and the rate that the run has found when it began."""
+        """The configuration with what the run has chosen and found when it began.
+
+        Raises:
+            UserError: the checkpoint does not say, or not what an option takes.
+        """
         stored = self.content["segfocal"]["config"]
+        try:
+            config = kept(config, stored)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{self.path}: its configuration cannot be used: {first_line(error)}") from None
         if config.trainer.find_batch_size is not None:
             data = dataclasses.replace(config.data, batch_size=stored["data"]["batch_size"])
             config = dataclasses.replace(config, data=data, trainer=dataclasses.replace(config.trainer, find_batch_size=None))

@@ -36,6 +36,6 @@ class Unlearned(Callback):
     def _advice(self) -> str:
         config = self.config
         advice = [] if config.sampling.name != "uniform" else ["sampling=rare_class cuts crops around them"]
-        if getattr(config.loss, "class_weights", "none") is None:
-            advice.append("loss.class_weights=median_frequency weights them")
+        if "dice" not in getattr(config.loss, "terms", {}):
+            advice.append("loss=ce_dice weights them, and counts their overlap")
         return "; ".join([*advice, "a larger optimizer.lr or trainer.max_epochs brings it further"])

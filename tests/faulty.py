@@ -63,7 +63,7 @@ class Overflow(torch.autograd.Function):
 class FaultyLoss(nn.Module):
     def __init__(self, config: FaultyConfig) -> None:
         super().__init__()
-        self.config, self.plain = config, FocalLoss("binary")
+        self.config, self.plain = config, FocalLoss("binary", ignore_index=255)
         self.trained = self.validated = 0
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ def warnings(found: Analysis) -> list[str]:
 def test_a_right_data_set_has_ticks_and_a_page(folder: Path, analyze: Callable[..., Result], tmp_path: Path) -> None:
     done = analyze(*SAID, "data.label_map={0:0,255:1}", "data.crop=[32,32]", "augment=medium", "out=here")
     assert done.code == 0, done.err
-    steps = ["images and masks", "files and labels", "splits", "classes", "sizes", "crops that show a class"]
+    steps = ["images and masks", "files and labels", "splits", "classes", "sizes", "recipe", "crops that show a class"]
     assert re.findall(r"^(.) (\d)\. (.+)$", done.out, re.MULTILINE) == [
         ("✓", str(number), step) for number, step in enumerate(steps, start=1)
     ]

@@ -10,15 +10,13 @@ from typing import Any
 import pytest
 
 from segfocal import curves
-from segfocal.config.parse import parse_sweep
-from segfocal.config.run import TrainConfig
-from segfocal.curves import Curve, curve_of, label_of
+from segfocal.curves import Curve, configurations, curve_of, label_of
 from segfocal.errors import UserError
 from tests.conftest import Result, run
 
 
 def curves_of(*overrides: str) -> list[Curve]:
-    return [curve_of(config, label_of(swept)) for swept, config in parse_sweep(TrainConfig, "train", list(overrides), curves.MOST)]
+    return [curve_of(config, label_of(swept)) for swept, config in configurations(list(overrides))]
 
 
 def focal(p: float, gamma: float) -> tuple[float, float]:

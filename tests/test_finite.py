@@ -133,7 +133,7 @@ def test_an_epoch_of_which_every_step_is_left_out_has_no_loss(tmp_path: Path) ->
     ],
 )
 def test_an_image_out_of_all_bounds_is_named(tmp_path: Path, split: int, factor: str, where: str) -> None:
-    done = train(tmp_path, "loss.image=2", f"loss.split={split}", f"loss.factor={factor}")
+    done = train(tmp_path, "augment=light", "loss.image=2", f"loss.split={split}", f"loss.factor={factor}")
     assert done.code == 2
     name = json.loads((run_of(tmp_path) / "splits.json").read_text())["train" if split == 16 else "val"][2]
     assert re.match(where, done.err), done.err

@@ -1,20 +1,202 @@
-"""The plain training that the default is measured against."""
+"""What the training split decides, and what it leaves alone."""
 
 from __future__ import annotations
 
+import dataclasses
+
+import numpy as np
 import pytest
 
-from benchmarks.recipe import plain, table
-from tests.test_training import TINY, configured
+from segfocal.config.run import TrainConfig
+from segfocal.config.sampling import RareClassConfig, UniformConfig
+from segfocal.data.measure import SampleStats, measure
+from segfocal.data.sampling import class_chances
+from segfocal.data.stats import SplitStats
+from segfocal.recipe import kept, settled, steps_of
+from tests.test_training import configured
+
+AUTO = ["sampling=auto", "augment=auto", "callbacks.ema=auto"]
+EIGHT = "data.batch_size=8"
 
 
-@pytest.mark.parametrize(("task", "loss"), [("binary", "dice"), ("multiclass", "ce"), ("multilabel", "focal")])
-def test_the_plain_training_learns_and_is_counted_as_ours_is(task: str, loss: str) -> None:
-    config = configured(f"task={task}", *TINY, "data.train=24", "data.crop=[32,32]", "trainer.max_epochs=8", "trainer.validate_every=8")
-    figures, seconds = plain(config, loss, 0)
-    assert set(figures) >= {*(f"iou/{name}" for name in config.task.class_names), "iou_macro", "auroc_macro", "ap_macro"}
-    assert figures["auroc_macro"] > 0.6 and seconds > 0
-    rows = table(config, {"plain": [(figures, 2.0)], "train.py": [({**figures, "iou_macro": 0.5}, 4.0)]}, images=100)
-    assert rows[0] == "| | plain | train.py |"
-    assert f"| iou_macro | {figures['iou_macro']:.3f} | 0.500 |" in rows
-    assert rows[-2:] == ["| minutes of training | 0.0 | 0.1 |", "| images per second | 50.0 | 25.0 |"]
+def split(config: TrainConfig, masks: list[np.ndarray], total: int | None = None) -> SplitStats:
+    samples: list[SampleStats] = [measure(np.zeros((*mask.shape[:2], 3), np.uint8), mask, config.task) for mask in masks]
+    return SplitStats(samples, total=total)
+
+
+def blobs(images: int = 12, top: int = 0, bottom: int = 64, size: int = 6, label: int = 1) -> list[np.ndarray]:
+    """A square in each mask, somewhere between two rows."""
+    rng = np.random.default_rng(0)
+    masks = np.zeros((images, 64, 64), np.uint8)
+    for mask, row in zip(masks, np.linspace(top, bottom - size, images).round().astype(int), strict=True):
+        column = rng.integers(0, 64 - size)
+        mask[row : row + size, column : column + size] = label
+    return list(masks)
+
+
+def test_what_is_rare_is_aimed_at() -> None:
+    config = configured("task=binary", "data.crop=[32,32]", *AUTO, EIGHT)
+    train = split(config, blobs(size=4))
+    chosen, lines = settled(config, train, 1)
+    assert chosen.sampling == RareClassConfig()
+    assert lines[0] == "sampling=rare_class: crops that are cut around what is rare: crack 50%"
+    often, lines = settled(config, split(config, blobs(size=30)), 1)
+    assert often.sampling == UniformConfig()
+    assert lines[0] == "sampling=uniform: no class has less than 5% of the pixels"
+
+
+def test_the_rarest_class_is_named_first_and_the_background_is_none() -> None:
+    config = configured("task=multiclass", *AUTO, EIGHT)
+    masks = blobs(size=8, label=1)
+    for mask in masks:
+        mask[:3, :3] = 4
+        mask[-30:, :50] = 2
+    train = split(config, masks)
+    chosen, lines = settled(config, train, 1)
+    assert isinstance(chosen.sampling, RareClassConfig)
+    chances = class_chances(train, chosen.sampling.temperature) * chosen.sampling.share
+    assert lines[0] == f"sampling=rare_class: crops that are cut around what is rare: pore {chances[4]:.0%}, panel {chances[1]:.0%}"
+
+
+def test_of_samples_that_nobody_has_measured_every_one_is_shown_once() -> None:
+    config = configured("task=binary", *AUTO, EIGHT)
+    chosen, lines = settled(config, split(config, blobs(size=4), total=1000), 1)
+    assert chosen.sampling == UniformConfig() and lines[0] == "sampling=uniform: not every sample was measured"
+
+
+@pytest.mark.parametrize(
+    ("masks", "turned", "reason"),
+    [
+        (blobs(), (0.5, 0.75), "pictures have no upright direction"),
+        (blobs(top=42), (0.0, 0.0), "pictures have an upright direction: crack lies at 83% of the height"),
+        (blobs(bottom=22), (0.0, 0.0), "pictures have an upright direction: crack lies at 18% of the height"),
+        (blobs(images=7), (0.0, 0.0), "too few pictures to tell whether they have an upright direction"),
+    ],
+    ids=["anywhere", "low", "high", "few"],
+)
+def test_pictures_without_an_upright_direction_are_turned(masks: list[np.ndarray], turned: tuple[float, float], reason: str) -> None:
+    config = configured("task=binary", "data.crop=[32,32]", *AUTO, EIGHT)
+    chosen, lines = settled(config, split(config, masks), 1)
+    assert (chosen.augment.vflip, chosen.augment.rotate90) == turned
+    assert lines[1:3] == [f"augment.vflip={turned[0]:g}: {reason}", f"augment.rotate90={turned[1]:g}: {reason}"]
+
+
+def test_a_class_that_is_off_the_middle_by_chance_says_nothing() -> None:
+    """Half of it at the top and a little more than half of it at the bottom: a tenth off, within what so few images vary by."""
+    config = configured("task=binary", "data.crop=[32,32]", *AUTO, EIGHT)
+    train = split(config, [*blobs(images=6, bottom=12), *blobs(images=10, top=52)])
+    assert settled(config, train, 1)[0].augment.vflip == 0.5
+
+
+@pytest.mark.parametrize("crop", ["null", "[32,64]"])
+def test_what_is_not_square_is_not_turned_by_quarters(crop: str) -> None:
+    config = configured("task=binary", f"data.crop={crop}", *AUTO)
+    chosen, _ = settled(config, split(config, blobs()), 1)
+    assert (chosen.augment.vflip, chosen.augment.rotate90) == (0.5, 0.0)
+
+
+@pytest.mark.parametrize(("steps", "decay"), [(10, 0.5), (1000, 0.95), (20_000, 0.9975), (10**6, 0.999)])
+def test_weights_are_averaged_over_a_share_of_the_training(steps: int, decay: float) -> None:
+    config = configured("task=binary", *AUTO, "trainer.max_epochs=1", "data.batch_size=1")
+    assert settled(config, split(config, blobs(), total=steps), 1)[0].callbacks.ema == pytest.approx(decay)
+
+
+def test_steps_are_counted_as_lightning_counts_them() -> None:
+    config = configured("trainer.max_epochs=3", "trainer.accumulate=2")
+    assert steps_of(config, 21, 4, 1) == 3 * 3  # five batches: two steps of two, and one of what is left
+    assert steps_of(config, 21, 4, 2) == 3 * 1
+    assert steps_of(config, 2, 4, 1) == 3
+
+
+@pytest.mark.parametrize(
+    ("samples", "world", "size", "reason"),
+    [
+        (1599, 1, 4, "by 8 there would be 1990 steps, 2000 are better"),
+        (1600, 1, 8, "by 8 there would be 2000 steps, 2000 are enough"),
+        (1600, 2, 4, "by 8 there would be 1000 steps, 2000 are better"),
+    ],
+)
+def test_batches_are_smaller_where_there_would_be_few_steps(samples: int, world: int, size: int, reason: str) -> None:
+    config = configured("task=binary", "trainer.max_epochs=10", *AUTO)
+    chosen, lines = settled(config, split(config, blobs(), total=samples), world)
+    assert chosen.data.batch_size == size
+    assert lines[0] == f"data.batch_size={size}: {reason}"
+
+
+@pytest.mark.parametrize(("loss", "prior"), [("focal", True), ("dice", False)])
+def test_the_head_starts_at_the_frequencies_where_the_loss_wants_it(loss: str, prior: bool) -> None:
+    config = configured(f"loss={loss}", *AUTO)
+    assert settled(config, split(config, blobs()), 1)[0].model.bias_prior is prior
+
+
+def test_what_is_said_is_left_as_it_is() -> None:
+    said = [
+        EIGHT,
+        "sampling=uniform",
+        "augment=light",
+        "callbacks.ema=0.9",
+        "model.bias_prior=false",
+        "loss=ce",
+        "loss.class_weights=[2.0]",
+    ]
+    config = configured("task=binary", *said)
+    assert settled(config, split(config, blobs(top=40)), 1) == (config, [])
+
+
+def test_words_for_class_weights_become_numbers() -> None:
+    config = configured(
+        "task=binary",
+        "loss=ce",
+        "loss.class_weights=inverse",
+        "model.bias_prior=true",
+        "sampling=uniform",
+        "augment=none",
+        "callbacks.ema=null",
+        EIGHT,
+    )
+    train = split(config, blobs())
+    chosen, lines = settled(config, train, 1)
+    share = train.prior[0]
+    assert chosen.loss.class_weights == pytest.approx([(1 - share) / share])  # type: ignore[attr-defined]  # of cross-entropy
+    assert dataclasses.replace(chosen, loss=config.loss) == config
+    assert lines == [f"loss.class_weights=inverse from the training data: crack {(1 - share) / share:.4g}"]
+
+
+@pytest.mark.parametrize(
+    ("task", "meant"), [("binary", "sqrt_inverse"), ("multilabel", "sqrt_inverse"), ("multiclass", "median_frequency")]
+)
+def test_which_formula_auto_means(task: str, meant: str) -> None:
+    auto, named = (configured(f"task={task}", f"loss.terms.ce.class_weights={word}") for word in ("auto", meant))
+    masks = blobs()
+    if task == "multilabel":
+        masks = [np.stack([mask, np.roll(mask, 9, 0), mask * 0], 2) for mask in masks]
+    assert settled(auto, split(auto, masks), 1)[0].loss == settled(named, split(named, masks), 1)[0].loss
+
+
+def test_a_run_that_goes_on_keeps_what_it_has_chosen() -> None:
+    begun, _ = settled(configured("task=binary", *AUTO), split(configured("task=binary"), blobs(size=4)), 1)
+    stored = dataclasses.asdict(begun)
+    longer = configured("task=binary", *AUTO, "trainer.max_epochs=100000")
+    assert settled(longer, split(longer, blobs(size=30)), 1)[0].data.batch_size == 8
+    going = kept(longer, stored)
+    assert going == dataclasses.replace(begun, trainer=longer.trainer, model=longer.model, loss=longer.loss)
+    said = configured("task=binary", "data.batch_size=2", "sampling=uniform", "augment=light", "callbacks.ema=null")
+    assert kept(said, stored) == said
+
+
+@pytest.mark.parametrize(
+    ("group", "value"),
+    [
+        ("data", {}),
+        ("data", {"batch_size": "x"}),
+        ("sampling", {"name": "evil"}),
+        ("sampling", []),
+        ("callbacks", {"ema": 7}),
+        ("augment", None),
+    ],
+)
+def test_what_a_checkpoint_says_of_its_choices_is_looked_at(group: str, value: object) -> None:
+    config = configured("task=binary", *AUTO)
+    stored = dataclasses.asdict(settled(config, split(config, blobs()), 1)[0]) | {group: value}
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        kept(config, stored)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from segfocal import checkpoint as checkpoints
@@ -165,12 +166,22 @@ def plain(value: Any) -> bool:
 
 
 @pytest.mark.xdist_group("finished")
+def test_what_the_training_split_has_decided_is_kept_with_the_run(finished: Path) -> None:
+    kept: Any = OmegaConf.to_container(OmegaConf.load(finished / "config.yaml"))
+    assert kept["sampling"] == {"name": "rare_class", "share": 0.5, "temperature": 0.01}
+    assert (type(kept["augment"]["vflip"]), type(kept["augment"]["rotate90"]), kept["model"]["bias_prior"]) == (float, float, True)
+    weights = kept["loss"]["terms"]["ce"]["class_weights"]
+    assert len(weights) == 5 and max(weights) == weights[4] > 1, "pores are the rarest"
+    assert checkpoints.read(finished / "checkpoints" / "best.ckpt")["segfocal"]["config"] == kept
+
+
+@pytest.mark.xdist_group("finished")
 def test_a_checkpoint_is_plain_data(finished: Path) -> None:
     content = torch.load(finished / "checkpoints" / "best.ckpt", weights_only=True)
     assert plain(content)
     ours = content["segfocal"]
     assert ours["classes"] == ours["config"]["task"]["classes"]
-    assert ours["config"]["loss"]["name"] == "focal"
+    assert ours["config"]["loss"]["name"] == "sum"
     assert len(ours["mean"]) == len(ours["std"]) == 3
     assert ours["versions"]["torch"] == str(torch.__version__)
     assert set(ours["metrics"]) >= {"iou_macro", "auroc_macro", "ap_macro"}
@@ -243,6 +254,7 @@ def test_validation_and_saving_follow_validate_every(tmp_path: Path) -> None:
 def test_classes_of_which_nothing_is_found_are_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """At a rate that moves nothing, with a bias at the share of the class, all is background; then cracks are weighted so that all is crack."""
     still = ["optimizer.lr=1e-12", "scheduler=constant", "model.bias_prior=true", "callbacks.ema=null", "trainer.max_epochs=3"]
+    still += ["loss=focal", "sampling=uniform"]
     with caplog.at_level(logging.WARNING, "segfocal"):
         trained(tmp_path / "none", *still, "callbacks.unlearned_after=3")
         trained(tmp_path / "early", *still, "callbacks.unlearned_after=7")
@@ -250,11 +262,12 @@ def test_classes_of_which_nothing_is_found_are_named_once(tmp_path: Path, caplog
     (line,) = [record.getMessage() for record in caplog.records if "nothing of" in record.getMessage()]
     assert line == (
         "after 4 steps nothing of crack is found (recall 0 in validation): sampling=rare_class cuts crops around them; "
-        "loss.class_weights=median_frequency weights them; a larger optimizer.lr or trainer.max_epochs brings it further"
+        "loss=ce_dice weights them, and counts their overlap; a larger optimizer.lr or trainer.max_epochs brings it further"
     )
     caplog.clear()
     with caplog.at_level(logging.WARNING, "segfocal"):
-        learned = trained(tmp_path / "learned", "callbacks.unlearned_after=1", "optimizer.lr=0.01", "loss.alpha=0.99", "callbacks.ema=null")
+        rate = ["optimizer.lr=0.01", "sampling=uniform", "augment=light"]
+        learned = trained(tmp_path / "learned", *rate, "callbacks.unlearned_after=1", "loss=focal", "loss.alpha=0.99", "callbacks.ema=null")
     assert learned["metrics"]["recall/crack"] > 0 and "nothing of" not in caplog.text
 
 

@@ -7,14 +7,15 @@ from typing import Annotated
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from segfocal.config.base import STRICT, Fraction, OpenFraction
+from segfocal.config.base import STRICT, Chance, Fraction, OpenFraction
 
 
 @dataclass(config=STRICT, kw_only=True)
 class AugmentConfig:
     """
     Args:
-        hflip, vflip, rotate90: probability of each.
+        hflip, vflip, rotate90: probability of each. `auto` is what suits pictures with an upright direction, or without: the places of the
+            classes in the training masks tell.
         scale: zoom by a factor drawn from 1 - scale .. 1 + scale; null leaves the size.
         rotate: by an angle drawn from -rotate .. rotate degrees.
         distort: probability of a smooth distortion that moves pixels by up to a twentieth of the crop's shorter side.
@@ -30,8 +31,8 @@ class AugmentConfig:
 
     name: str
     hflip: Fraction = 0.0
-    vflip: Fraction = 0.0
-    rotate90: Fraction = 0.0
+    vflip: Chance = 0.0
+    rotate90: Chance = 0.0
     scale: OpenFraction | None = None
     rotate: Annotated[float, Field(ge=0, le=180, allow_inf_nan=False)] = 0.0
     distort: Fraction = 0.0

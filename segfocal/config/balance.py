@@ -9,7 +9,7 @@ from typing import Literal
 
 from segfocal.config.task import Mode
 
-FromData = Literal["inverse", "sqrt_inverse", "median_frequency", "effective_number"]
+FromData = Literal["auto", "inverse", "sqrt_inverse", "median_frequency", "effective_number"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class ClassCounts:
             sqrt_inverse       sqrt(n / n_c), likewise scaled to a mean of 1 over the pixels
             median_frequency   median(f) / f_c                 f_c = pixels of c / valid pixels of the images that show c
             effective_number   (1 - b) / (1 - b^m_c)           m_c images that show c; scaled to a mean of 1 over the classes
+            auto               median_frequency where classes exclude each other, sqrt_inverse where each is decided on by itself
 
         With n valid pixels, of which n_c are of class c. A class without a pixel weighs 0: there is nothing to learn it from. Where
         every class is decided on by itself, it is one class and what is not of it the other.
@@ -50,6 +51,8 @@ class ClassCounts:
             median_frequency: Eigen and Fergus, arXiv 1411.4734, section 6.3. effective_number: Cui et al., arXiv 1901.05555,
             equation 3, with images for samples: with its usual b = .999, counts of pixels would give every class the same weight.
         """
+        if how == "auto":
+            how = "median_frequency" if mode == "multiclass" else "sqrt_inverse"
         if mode == "multiclass":
             return _weigh(how, beta, self.pixels, max(self.valid, default=0), self.present, self.pixels_where_present), None
         pairs = [

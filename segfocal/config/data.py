@@ -22,7 +22,8 @@ class DataConfig:
     """
     Args:
         name: the layout.
-        batch_size: crops in a training step, and at most so many whole images in an evaluation step.
+        batch_size: crops in a training step, and at most so many whole images in an evaluation step; null is 8, and in training 4 where
+            there would be few steps.
         num_workers: processes that decode and augment; null takes the profile's.
         crop: height and width of training crops in pixels; null trains on whole images.
         limit: use only so many samples of each split; null uses all.
@@ -35,7 +36,7 @@ class DataConfig:
     """
 
     name: str
-    batch_size: Count = 8
+    batch_size: Count | None = None
     num_workers: Index | None = None
     crop: Annotated[list[Count], Field(min_length=2, max_length=2)] | None = None
     limit: Count | None = None

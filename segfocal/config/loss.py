@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, ValidationError, WrapValidator
+from pydantic import Field
 from pydantic.dataclasses import dataclass
-from pydantic_core import PydanticCustomError
 
 from segfocal.config.balance import ClassCounts
-from segfocal.config.base import STRICT, NonNegative
+from segfocal.config.base import STRICT, NonNegative, allowed, shown
 from segfocal.config.task import TaskConfig
 
 Reduction = Literal["none", "sum", "mean", "batchwise_mean"]
@@ -20,29 +19,10 @@ ReducedForm = Literal["paper", "continuous"]
 Backend = Literal["auto", "compiled", "eager"]
 
 
-def allowed(words: str) -> WrapValidator:
-    """Say in one line what a field takes, where pydantic would list every branch of a union."""
-
-    def validate(value: Any, inner: Callable[[Any], Any]) -> Any:
-        try:
-            return inner(value)
-        except ValidationError:
-            raise PydanticCustomError(
-                "not_allowed", "allowed is {allowed}; given {given}", {"allowed": words, "given": shown(value)}
-            ) from None
-
-    return WrapValidator(validate)
-
-
-def shown(value: object) -> str:
-    """A value as the command line takes it: lists without spaces."""
-    return "[" + ",".join(map(str, value)) + "]" if isinstance(value, list) else str(value)
-
-
 Weights = Annotated[list[NonNegative], Field(min_length=1)]
 GivenWeights = Annotated[Weights | None, allowed("a list of numbers >= 0 (one for each class), or null")]
 Smoothing = Annotated[float, Field(strict=True, ge=0, lt=1)]
-FROM_DATA = "inverse, sqrt_inverse, median_frequency or effective_number (from the training data)"
+FROM_DATA = "auto, inverse, sqrt_inverse, median_frequency or effective_number (from the training data)"
 
 
 @dataclass(config=STRICT, kw_only=True)

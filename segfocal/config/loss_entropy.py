@@ -9,14 +9,13 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from segfocal.config.balance import ClassCounts, FromData
-from segfocal.config.base import STRICT, Fraction, NonNegative, OpenFraction
+from segfocal.config.base import STRICT, Fraction, NonNegative, OpenFraction, allowed
 from segfocal.config.loss import (
     FROM_DATA,
     GivenWeights,
     LossConfig,
     Smoothing,
     Weights,
-    allowed,
     alpha_list_problems,
     length_problems,
 )

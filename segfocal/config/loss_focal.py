@@ -9,7 +9,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from segfocal.config.balance import ClassCounts, FromData
-from segfocal.config.base import STRICT, Flag, Fraction, NonNegative, OpenFraction
+from segfocal.config.base import STRICT, Flag, Fraction, NonNegative, OpenFraction, allowed, shown
 from segfocal.config.loss import (
     FROM_DATA,
     Backend,
@@ -21,10 +21,8 @@ from segfocal.config.loss import (
     Reduction,
     Smoothing,
     Weights,
-    allowed,
     alpha_list_problems,
     length_problems,
-    shown,
 )
 from segfocal.config.task import TaskConfig
 from segfocal.registry import LOSSES
@@ -46,8 +44,8 @@ class FocalConfig(LossConfig):
             for each class.
         alpha: class weights. A number a from 0 to 1, where classes are decided by sigmoids: a on positives, 1 - a on negatives.
             A list with one weight for each class: multiclass a_c >= 0 on the pixels of class c; multilabel a_c from 0 to 1 on the
-            positives of class c and 1 - a_c on its negatives. A word takes them from the training data: `inverse`, `sqrt_inverse`,
-            `median_frequency` or `effective_number`. Null: none.
+            positives of class c and 1 - a_c on its negatives. A word takes them from the training data: `auto`, `inverse`,
+            `sqrt_inverse`, `median_frequency` or `effective_number`. Null: none.
         beta: of `effective_number`, in (0, 1); counted are images that show the class.
         class_weights: where every class has its sigmoid, how much the decisions on each class count, in the mean's denominator, too.
         normalized: scale every image's modulating factors to a mean of 1, so that the loss does not fade as training succeeds; `smp`

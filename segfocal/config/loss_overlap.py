@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from segfocal.config.base import STRICT, Flag, Fraction, NonNegative, Positive
-from segfocal.config.loss import GivenWeights, LossConfig, length_problems, shown
+from segfocal.config.base import STRICT, Flag, Fraction, NonNegative, Positive, shown
+from segfocal.config.loss import GivenWeights, LossConfig, length_problems
 from segfocal.config.task import TaskConfig
 from segfocal.registry import LOSSES
 

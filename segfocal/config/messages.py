@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from segfocal.config.schema import REGISTRIES
 from segfocal.nearest import did_you_mean
 
 # What pydantic adds to the place of an error to say which member of a union it tried.
@@ -72,8 +74,17 @@ def _nearest_key(place: tuple[Any, ...], plain: Any) -> str:
     siblings = plain
     for part in place[:-1]:
         siblings = siblings[part]
+    if having := _options_with(place):
+        return f" of this option; it is one of {place[0]}={', '.join(having)}"
     known = [str(key) for key in siblings if key != place[-1]] if isinstance(siblings, Mapping) else []
     return did_you_mean(str(place[-1]), known)
+
+
+def _options_with(place: tuple[Any, ...]) -> list[str]:
+    """The other options of a group that have a key."""
+    registry = next((found for found in REGISTRIES if [found.group] == list(place[:-1])), None)
+    classes = registry.classes() if registry else {}
+    return [name for name, cls in classes.items() if place[-1] in {field.name for field in dataclasses.fields(cls)}]
 
 
 def _shown(value: Any) -> str:

@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
 from segfocal.config.augment import AugmentConfig
-from segfocal.config.base import STRICT, Count, Flag, Index, NonNegative, OpenFraction
+from segfocal.config.base import STRICT, Count, Flag, Index, NonNegative, OpenFraction, allowed
 from segfocal.config.data import DATA, CheckpointDataConfig, DataConfig
 from segfocal.config.encoders import ARCHITECTURES, check_encoder
 from segfocal.config.inference import InferenceConfig
@@ -104,7 +104,8 @@ class CallbacksConfig:
     """
     Args:
         name: the option.
-        ema: decay of the moving average of the weights, which is what is validated and kept; null has none.
+        ema: decay of the moving average of the weights, which is what is validated and kept; `auto` averages over the last 2 % of all
+            steps, 1000 at most; null has none.
         early_stopping: stop after so many validations without a better objective, an objective that is no number being none; null goes
             on to the end.
         overlays: draw so many validation images, the same after every validation.
@@ -116,7 +117,9 @@ class CallbacksConfig:
     """
 
     name: str = "default"
-    ema: OpenFraction | None = None
+    ema: Annotated[OpenFraction | Literal["auto"] | None, allowed("a number between 0 and 1, auto (from the number of steps), or null")] = (
+        None
+    )
     early_stopping: Count | None = None
     overlays: Index = 6
     save_every: Count | None = None
@@ -180,7 +183,7 @@ class TrainConfig:
             self.task.classes = self.data.known_classes(self.task.name)
             if self.task.classes is None:
                 problems = ["task.classes is not said: name the classes of the masks, as in 'task.classes=[crack]'"]
-        if self.augment.rotate90 > 0 and self.data.crop and self.data.crop[0] != self.data.crop[1]:
+        if self.augment.rotate90 != "auto" and self.augment.rotate90 > 0 and self.data.crop and self.data.crop[0] != self.data.crop[1]:
             shown = str(self.data.crop).replace(" ", "")
             problems.append(
                 f"augment.rotate90={self.augment.rotate90:g}: quarter turns want a square data.crop, not {shown}: augment.rotate90=0"

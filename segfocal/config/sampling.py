@@ -22,6 +22,14 @@ class SamplingConfig:
     name: str
 
 
+@SAMPLING.config("auto")
+@dataclass(config=STRICT, kw_only=True)
+class AutoConfig(SamplingConfig):
+    """`rare_class` where the training split has a rare class, else `uniform`."""
+
+    name: Literal["auto"] = "auto"
+
+
 @SAMPLING.config("uniform")
 @dataclass(config=STRICT, kw_only=True)
 class UniformConfig(SamplingConfig):
@@ -53,5 +61,5 @@ class RareClassConfig(SamplingConfig):
     """
 
     name: Literal["rare_class"] = "rare_class"
-    share: Fraction = 0.6
-    temperature: Positive = 0.003
+    share: Fraction = 0.5
+    temperature: Positive = 0.01

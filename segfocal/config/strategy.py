@@ -61,7 +61,7 @@ class FSDPConfig(SharedConfig):
 
 
 def strategy_problems(
-    strategy: StrategyConfig, devices: int | list[int] | None, profile: Any, precision: str | None, ema: float | None
+    strategy: StrategyConfig, devices: int | list[int] | None, profile: Any, precision: str | None, ema: float | str | None
 ) -> list[str]:
     """What does not go together, whatever the machine.
 
@@ -86,7 +86,7 @@ def strategy_problems(
     if strategy.name == "fsdp":
         if ema is not None:
             problems.append(
-                f"strategy=fsdp: the average of the weights is not divided among devices (callbacks.ema={ema:g}): callbacks.ema=null"
+                f"strategy=fsdp: the average of the weights is not divided among devices (callbacks.ema={ema}): callbacks.ema=null"
             )
         if profile.compile:
             problems.append(f"strategy=fsdp: weights that are divided are not compiled: profile.compile=false, not {profile.compile}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -75,10 +76,17 @@ def look(data: SegmentationData) -> Analysis:
     return Analysis(steps, stats)
 
 
-def analyse(data: SegmentationData) -> Analysis:
-    """`look`, and where nothing is wrong, what crops show and what suits the data."""
+def analyse(data: SegmentationData, settle: Callable[[SplitStats], list[str]] = lambda train: []) -> Analysis:
+    """`look`, and where nothing is wrong, what crops show and what suits the data.
+
+    Args:
+        data: not looked at yet.
+        settle: tells `data` what is chosen by the training split, and says so, a line each.
+    """
     found = look(data)
     if not found.faults:
+        if chosen := settle(found.stats["train"]):
+            found.steps.append(Step("recipe", chosen))
         found.crops = crop_shares(data)
         found.steps.append(_crops(data, found.crops))
         found.suggested = suggestion(data, found.stats, found.crops)

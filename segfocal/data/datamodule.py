@@ -30,6 +30,7 @@ from segfocal.data.transforms import TrainTransform
 from segfocal.errors import UserError, escaped
 
 EVERY_IMAGE = UniformConfig()
+BATCH = 8  # where nobody says another
 
 
 class SegmentationData(LightningDataModule):
@@ -114,7 +115,7 @@ class SegmentationData(LightningDataModule):
     @property
     def batch_size(self) -> int:
         """Of loaders that are asked for from now on."""
-        return self.config.batch_size
+        return self.config.batch_size or BATCH
 
     @batch_size.setter
     def batch_size(self, size: int) -> None:
@@ -123,6 +124,10 @@ class SegmentationData(LightningDataModule):
     def normalise(self, mean: list[float], std: list[float]) -> None:
         """Say what is subtracted from and divides each channel; before any loader is asked for."""
         self.mean, self.std = mean, std
+
+    def settle(self, config: DataConfig, augment: AugmentConfig, sampling: SamplingConfig) -> None:
+        """Say how training crops are varied, drawn and put together, where that was left to the training data; before any loader is asked for."""
+        self.config, self.augment, self.sampling = config, augment, sampling
 
     def splits_as_text(self) -> str:
         """The names of the samples of each split, as JSON."""
@@ -186,9 +191,9 @@ class SegmentationData(LightningDataModule):
     def train_dataloader(self) -> Loader:
         dataset, sampler = self.training()
         # A last batch of a few samples would spoil BatchNorm's statistics.
-        drop_last = len(dataset) >= self.config.batch_size
+        drop_last = len(dataset) >= self.batch_size
         # BatchSampler is typed for plain indices, and takes any.
-        batches = BatchSampler(cast("Any", sampler), self.config.batch_size, drop_last)
+        batches = BatchSampler(cast("Any", sampler), self.batch_size, drop_last)
         return self._loader(dataset, cast("BatchesOfKeys", batches), equal=True)
 
     def evaluation_loader(self, split: str) -> Loader:
@@ -205,7 +210,7 @@ class SegmentationData(LightningDataModule):
         stats = next((self.measured[split] for split, source in self.checked.items() if source is dataset.source), None)
         known = stats is not None and stats.whole
         sizes = stats.sizes if stats and known else [dataset.source.size(index) for index in range(len(dataset))]
-        batches = SameSizeBatches(sizes, self.config.batch_size)
+        batches = SameSizeBatches(sizes, self.batch_size)
         if dist.is_available() and dist.is_initialized() and len(batches) < dist.get_world_size():
             batches = SameSizeBatches(sizes, 1)  # each process has to have one: they meet when all is counted
         return self._loader(dataset, batches, equal=False)

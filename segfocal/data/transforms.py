@@ -115,6 +115,7 @@ class _Downscale(A.Downscale):  # type: ignore[misc]
 
 
 def _steps(config: AugmentConfig, ignore_index: int) -> list[A.BasicTransform]:
+    assert config.vflip != "auto" and config.rotate90 != "auto", "the training data has not been asked"
     turns = [(A.HorizontalFlip, config.hflip), (A.VerticalFlip, config.vflip), (A.RandomRotate90, config.rotate90)]
     steps = [strictly(kind, p=probability) for kind, probability in turns if probability > 0]
     if config.brightness > 0 or config.contrast > 0:

@@ -25,7 +25,7 @@ def check_shares(data: SegmentationData, config: TrainConfig, place: Place) -> s
     Raises:
         UserError: there is less to do than there are processes.
     """
-    images, size = len(data.sources["train"]), config.data.batch_size
+    images, size = len(data.sources["train"]), data.batch_size
     batches = max(1, images // size)
     if batches < place.world:
         raise UserError(

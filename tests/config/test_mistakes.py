@@ -9,13 +9,15 @@ from segfocal.config.run import EvaluateConfig, TrainConfig
 from tests.conftest import ROOT, spawn
 
 MISTAKES = [
-    (["+loss.gama=3"], ["loss.gama=3: no such key; did you mean gamma"]),
-    (["loss.gama=3"], ["loss.gama=3: no such key; did you mean gamma"]),
+    (["loss=focal", "+loss.gama=3"], ["loss.gama=3: no such key; did you mean gamma"]),
+    (["loss=focal", "loss.gama=3"], ["loss.gama=3: no such key; did you mean gamma"]),
     (["loss=focl"], ["loss=focl: no such option; did you mean focal"]),
-    (["loss.gamma=-1"], ["loss.gamma=-1: allowed is a finite number >= 0"]),
-    (["loss.gamma=two"], ["loss.gamma=two: allowed is a finite number >= 0"]),
-    (["loss.gamma=true"], ["loss.gamma=true: allowed is a finite number >= 0"]),
-    (["loss.gamma=inf"], ["loss.gamma=inf: allowed is a finite number >= 0"]),
+    (["loss=focal", "loss.gamma=-1"], ["loss.gamma=-1: allowed is a finite number >= 0"]),
+    (["loss=focal", "loss.gamma=two"], ["loss.gamma=two: allowed is a finite number >= 0"]),
+    (["loss=focal", "loss.gamma=true"], ["loss.gamma=true: allowed is a finite number >= 0"]),
+    (["loss=focal", "loss.gamma=inf"], ["loss.gamma=inf: allowed is a finite number >= 0"]),
+    (["loss.gamma=2"], ["loss.gamma=2: no such key of this option; it is one of loss=focal, focal_tversky, poly1_focal, unified_focal"]),
+    (["sampling.share=0.3"], ["sampling.share=0.3: no such key of this option; it is one of sampling=foreground, rare_class"]),
     (["model.encoder=resnt18"], ["model.encoder=resnt18: ", "did you mean resnet18"]),
     (["model.encoder=tu-resnt18"], ["model.encoder=tu-resnt18: ", "did you mean tu-resnet18"]),
     (["model=unett"], ["model=unett: no such option; did you mean unet"]),
@@ -32,18 +34,18 @@ MISTAKES = [
     (["data=folder", "data.root=x", "task.classes=[a]", "data.label_map={0:0,255:7}"], ["data.label_map: 255 -> 7"]),
     (["data=folder", "data.root=x", "task.classes=[a]", "data.fractions=[.5,.1,.1]"], ["data.fractions=[0.5,0.1,0.1]"]),
     (["data=folder", "data.root=x", "task.classes=[a]", "data.crop=[256]"], ["data.crop=[256]: must have at least 2 items, not 1"]),
-    (["sampling=rare"], ["sampling=rare: no such option; there are foreground, rare_class, uniform"]),
+    (["sampling=rare"], ["sampling=rare: no such option; there are auto, foreground, rare_class, uniform"]),
     (["sampling=foreground", "sampling.share=1.5"], ["sampling.share=1.5: must be at most 1"]),
     (["sampling=rare_class", "sampling.temperature=0"], ["sampling.temperature=0: must be greater than 0"]),
     (["data=folder", "data.root=x", "task.classes=[a]", "data.group='_('"], ["data.group=_(: not a regular expression"]),
     (["data.check=never"], ["data.check=never: must be one of fast, full"]),
     (["data=checkpoint"], ["data=checkpoint is for evaluate.py"]),
-    (["task=multiclass", "loss.alpha=0.25"], ["loss.alpha=0.25"]),
+    (["task=multiclass", "loss=focal", "loss.alpha=0.25"], ["loss.alpha=0.25"]),
     (["optimzer.lr=1"], ["optimzer", "no such key; did you mean optimizer"]),
     (["experiment=crackforrest"], ["experiment=crackforrest: no such option; did you mean crackforest"]),
     (["+experiment=crackforest"], ["+experiment=crackforest: every group stands in the defaults"]),
     (["out=/dev/null/runs"], ["out=/dev/null/runs: /dev/null is not a directory"]),
-    (["callbacks.ema=1"], ["callbacks.ema=1: must be less than 1"]),
+    (["callbacks.ema=1"], ["callbacks.ema=1: allowed is a number between 0 and 1, auto (from the number of steps), or null"]),
     (["plugins=[no_such_module]"], ["plugins=[no_such_module]: No module named 'no_such_module'"]),
     (["loss.gamma"], ["loss.gamma: not of the form key=value (quote lists"]),
     (
@@ -121,7 +123,7 @@ def test_help_shows_the_commands_used_most(tmp_path_factory: pytest.TempPathFact
     commands = [line for line in done.out.splitlines() if line.startswith("  python ")]
     assert len(commands) == 8
     assert "  loss       " in done.out
-    assert " ce dice focal focal_dice " in done.out
+    assert " ce ce_dice dice focal focal_dice " in done.out
     assert "schema" not in done.out
 
 

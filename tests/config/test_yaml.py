@@ -9,6 +9,8 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
+from segfocal.config.balance import ClassCounts
+from segfocal.config.loss_sum import balanced
 from segfocal.config.optim import OPTIMIZERS, SCHEDULERS
 from segfocal.config.parse import CONF, mistakes, parse
 from segfocal.config.run import EvaluateConfig, TrainConfig
@@ -38,7 +40,9 @@ BESIDES = {
 EVALUATED = {("data", "checkpoint"), ("inference", "tta")}  # options of evaluate.py first of all
 # Losses that are others with values of their own.
 PRESETS = ("smp", "mindspore", "yateng", "weighted", "scalar_alpha", "torchvision")
-BUILT_AS = {"focal_dice": "sum"} | {path.stem: "focal" for path in CONF.glob("loss/*.yaml") if path.stem.startswith(PRESETS)}
+BUILT_AS = {"ce_dice": "sum", "focal_dice": "sum"} | {
+    path.stem: "focal" for path in CONF.glob("loss/*.yaml") if path.stem.startswith(PRESETS)
+}
 
 
 def composed(overrides: list[str]) -> TrainConfig:
@@ -60,10 +64,12 @@ def test_every_option_is_explained_composed_and_built(path: Path) -> None:
         return
     assert mistakes(TrainConfig, "train", overrides) == []
     config = composed(overrides)
-    assert build_loss(config.loss, config.task) is not None
+    one, two = [1] * config.task.num_classes, [2] * config.task.num_classes
+    assert build_loss(balanced(config.loss, ClassCounts(one, two, one, two, 1), config.task), config.task) is not None
     optimizer = OPTIMIZERS.build(config.optimizer, torch.nn.Conv2d(1, 1, 1))
     assert SCHEDULERS.build(config.scheduler, optimizer, 10, False)["scheduler"] is not None
-    image, mask = TrainTransform(config.augment, [32, 32], 255)(*blobs(1)[0], seed=1)
+    settled = {key: 0.5 for key in ("vflip", "rotate90") if getattr(config.augment, key) == "auto"}
+    image, mask = TrainTransform(dataclasses.replace(config.augment, **settled), [32, 32], 255)(*blobs(1)[0], seed=1)
     assert image.shape == (32, 32, 3)
     assert mask.shape == (32, 32)
 
@@ -86,7 +92,7 @@ def test_the_command_line_goes_before_the_experiment_and_the_experiment_before_t
     assert config.trainer.max_epochs == 3
     assert config.data.crop == [256, 256]
     assert config.task.ignore_index == 11
-    assert config.augment.name == "medium"
+    assert config.model.encoder == "tu-tf_efficientnet_lite0"
 
 
 def test_a_label_map_on_the_command_line_takes_the_place_of_a_recipes() -> None:

@@ -157,7 +157,7 @@ def test_the_rarest_class_of_camvid_is_in_most_crops(shared: Path) -> None:
     task = TaskConfig(name="multiclass", classes=CAMVID, ignore_index=11)
     medium = AugmentConfig(name="medium", hflip=0.5, scale=0.25, rotate=10)
     share = {}
-    for sampling in (UniformConfig(), RareClassConfig()):
+    for sampling in (UniformConfig(), RareClassConfig(share=0.6, temperature=0.003)):
         config = FolderConfig(root=str(shared / "camvid"), crop=[256, 256])
         data = SegmentationData(config, medium, task, 3, 0, 0, sampling=sampling)
         found = [bool((target == 10).any()) for batch in data.train_dataloader() for target in batch.target]

@@ -87,7 +87,7 @@ def test_a_worker_in_trouble_ends_the_command_in_a_line(trouble: str, tmp_path: 
     for split, part in {"train": names[:4], "val": names[4:6], "test": names[6:]}.items():
         (tmp_path / f"data/{split}.txt").write_text("\n".join(part))
     (tmp_path / "troubled.py").write_text(WORKER.format(trouble=trouble, root=str(ROOT)))
-    words = [*TRAINING, "data.num_workers=1", "data.worker_timeout=2"]
+    words = [*TRAINING, "data.num_workers=1", "data.worker_timeout=2", "sampling=uniform"]  # which reads each photograph
     one_line(run(str(tmp_path / "troubled.py"), str(ROOT / "train.py"), *words, cwd=tmp_path), TROUBLES[trouble])
 
 

@@ -120,10 +120,8 @@ def test_a_sweep_of_several_devices_is_refused_before_its_first_job(cli: Callabl
 
 def test_processes_that_start_together_say_a_mistake_once(tmp_path: Path) -> None:
     both = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    done = [
-        spawn(str(ROOT / "train.py"), "strategy=ddp", "loss.gama=1", cwd=tmp_path, env={**both, "RANK": rank, "LOCAL_RANK": rank})
-        for rank in "01"
-    ]
+    wrong = [str(ROOT / "train.py"), "strategy=ddp", "loss=focal", "loss.gama=1"]
+    done = [spawn(*wrong, cwd=tmp_path, env={**both, "RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
     assert [each.code for each in done] == [2, 2]
     assert [each.err for each in done] == ["loss.gama=1: no such key; did you mean gamma?\n", ""]
 

@@ -40,6 +40,7 @@ RUN = [
     "data.batch_size=2",
     "data.crop=[64,64]",
     "sampling=rare_class",
+    "loss=focal",
     "model=fpn",
     "model.encoder=tu-test_convnext",
     "trainer.accumulate=2",
@@ -51,6 +52,7 @@ RUN = [
     "profile=cpu",
     "logger=csv",
     "trainer.max_epochs=3",
+    "callbacks.ema=0.95",  # however many epochs
     "callbacks.overlays=4",
     "report=false",
 ]

@@ -25,7 +25,8 @@ def test_joblib(spawned_sweep: Sweep, tmp_path: Path) -> None:  # noqa: F811
     assert told(tmp_path) == {"0": ("finished", 1), "2": ("interrupted", 1)}
     again = spawned_sweep(*command)
     assert again.code == 0, again.err
-    assert "1 of 2 jobs have ended before" in again.out and "reproduce the best: python tiny.py profile=cpu loss.gamma=0\n" in again.out
+    assert "1 of 2 jobs have ended before" in again.out
+    assert "reproduce the best: python tiny.py loss=focal profile=cpu loss.gamma=0\n" in again.out
     assert told(tmp_path) == {"0": ("finished", 1), "2": ("finished", 2)}
     (found,) = (tmp_path / "runs").glob("*-sweep")
     assert seen(tmp_path, "1")["ckpt"] == "auto"  # from where it stopped

@@ -20,7 +20,7 @@ from segfocal.errors import UserError
 from segfocal.sweeps.slots import slots_of
 from tests.conftest import ROOT, Result, Started
 
-TINY = [sys.executable, str(ROOT / "tests" / "sweeps" / "tiny.py"), "-m"]
+TINY = [sys.executable, str(ROOT / "tests" / "sweeps" / "tiny.py"), "-m", "loss=focal"]
 Sweep = Callable[..., Result]
 
 
@@ -93,7 +93,7 @@ def test_the_rest_finish_and_the_same_command_finishes_what_died(sweep: Sweep, t
     again = sweep("loss.gamma=0,1,2,5")
     assert again.code == 0, again.err
     assert "2 of 4 jobs have ended before" in again.out
-    assert "reproduce the best: python tiny.py profile=cpu loss.gamma=0\n" in again.out
+    assert "reproduce the best: python tiny.py loss=focal profile=cpu loss.gamma=0\n" in again.out
     assert "Job after job" in (directory(tmp_path) / "sweep.html").read_text()
     second = jobs(tmp_path)
     assert {gamma: (job["state"], job["attempts"]) for gamma, job in second.items()} == {
@@ -190,7 +190,7 @@ def test_a_directory_of_another_sweep_is_refused(sweep: Sweep, tmp_path: Path) -
     before = (tmp_path / "mine" / "sweep.json").read_text()
     other = sweep("loss.gamma=0,1", "sweep.dir=mine")
     assert other.code == 2
-    assert other.err.startswith("sweep.dir=mine: holds another sweep, of `tiny.py -m loss.gamma=0 profile=cpu`: ")
+    assert other.err.startswith("sweep.dir=mine: holds another sweep, of `tiny.py -m loss.gamma=0 loss=focal profile=cpu`: ")
     assert (tmp_path / "mine" / "sweep.json").read_text() == before
     (tmp_path / "mine" / "sweep.json").write_text("{}")
     assert "not the record of a sweep" in sweep("loss.gamma=0", "sweep.dir=mine").err

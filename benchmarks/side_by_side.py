@@ -1,4 +1,4 @@
-"""The same budget, side by side: python -m benchmarks.recipe experiment=camvid data.root=/path/to/camvid [--loss ce] [--seeds 0 1 2]
+"""The same budget, side by side: python -m benchmarks.side_by_side experiment=camvid data.root=/path/to/camvid [--loss ce] [--seeds 0 1 2]
 
 Two trainings on the same splits, for as many epochs, with crops and batches of the same size, the same network, weights, threads and
 workers:
@@ -36,7 +36,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from segfocal.config.parse import parse_sweep
 from segfocal.config.run import TrainConfig
-from segfocal.data.datamodule import SegmentationData
+from segfocal.data.datamodule import BATCH, SegmentationData
 from segfocal.data.source import Source
 from segfocal.inference import Inference
 from segfocal.metrics import SegmentationMetrics
@@ -105,7 +105,7 @@ def plain(config: TrainConfig, loss_name: str, seed: int) -> tuple[dict[str, Any
     data.normalise(*(normalization(config.model.weights, config.model.encoder) or IMAGENET))
     crops = Crops(data.sources["train"], config.data.crop or [256, 256], config.task.ignore_index, data.mean, data.std)
     loader = DataLoader(
-        crops, config.data.batch_size, shuffle=True, drop_last=True, num_workers=device.workers, persistent_workers=device.workers > 0
+        crops, config.data.batch_size or BATCH, shuffle=True, drop_last=True, num_workers=device.workers, persistent_workers=device.workers > 0
     )
     model, loss = build_model(config.model, config.task).to(device.torch_device), Loss(loss_name, config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE)

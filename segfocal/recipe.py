@@ -1,0 +1,203 @@
+"""What the training split decides where nobody else has: options that say `auto`, and class weights that are said by a word.
+
+Each choice is told with its reason; the configuration that is kept with a run has the values.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from segfocal.config.loss_sum import balanced
+from segfocal.config.run import TrainConfig
+from segfocal.config.sampling import SAMPLING, AutoConfig, RareClassConfig, SamplingConfig, UniformConfig
+from segfocal.config.task import TaskConfig
+from segfocal.data.datamodule import BATCH
+from segfocal.data.sampling import class_chances
+from segfocal.data.stats import SplitStats
+
+RARE = 0.05  # of the pixels: a class below it is rare
+OFF_CENTRE = 0.1  # of the height: where pictures have an upright direction, a class lies at least so far from the middle
+FEW = 8  # images, of which nothing is concluded
+SURE = 3  # standard errors
+MANY = 2000  # steps of the optimiser, of which it is no matter that each sees more crops
+SPAN = 0.02  # of all steps, over which weights are averaged
+LONGEST = 1000  # steps of it
+
+LEFT: dict[str, Any] = {
+    "data.batch_size": None,
+    "sampling": AutoConfig(),
+    "augment.vflip": "auto",
+    "augment.rotate90": "auto",
+    "callbacks.ema": "auto",
+}
+"""What leaves an option to the training data."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """
+    Args:
+        key: of the configuration, as it is said on the command line.
+        value: what is taken for it.
+        reason: for the log.
+    """
+
+    key: str
+    value: Any
+    reason: str
+
+    def __str__(self) -> str:
+        plain = f"{self.value:.4g}" if isinstance(self.value, float) else str(self.value).lower()
+        return f"{self.key}={getattr(self.value, 'name', plain)}: {self.reason}"
+
+
+def settled(config: TrainConfig, train: SplitStats, world: int) -> tuple[TrainConfig, list[str]]:
+    """The configuration with values where it leaves them to the training data, and a line for each.
+
+    Args:
+        config: of the run.
+        train: of its training split.
+        world: how many processes train.
+    """
+    lines = []
+    for choice in choices(config, train, world):
+        config = _with(config, choice.key.split("."), choice.value)
+        lines.append(str(choice))
+    config, weights = _balance(config, train)
+    return config, lines + weights
+
+
+def kept(config: TrainConfig, stored: dict[str, Any]) -> TrainConfig:
+    """The configuration with what a run has chosen when it began: more images or epochs would make it choose anew.
+
+    Args:
+        config: of the run that goes on.
+        stored: the configuration in its checkpoint.
+
+    Raises:
+        KeyError, TypeError, ValueError: that is no such configuration.
+    """
+    for key, left in LEFT.items():
+        keys = key.split(".")
+        if functools.reduce(getattr, keys, config) == left:
+            value = functools.reduce(lambda tree, name: tree[name], keys, stored)
+            config = _with(config, keys, SAMPLING.validate(value) if key == "sampling" else value)
+    return config
+
+
+def steps_of(config: TrainConfig, samples: int, batch_size: int, world: int) -> int:
+    """Steps of the optimiser in all.
+
+    Args:
+        config: of the run.
+        samples: of the training split.
+        batch_size: of each process.
+        world: how many processes train.
+    """
+    batches = max(1, samples // batch_size // world)
+    return config.trainer.max_epochs * -(-batches // config.trainer.accumulate)
+
+
+def choices(config: TrainConfig, train: SplitStats, world: int) -> list[Choice]:
+    """What is chosen, in the order of the configuration."""
+    found = []
+    size = config.data.batch_size
+    if size is None:
+        steps = steps_of(config, train.total, BATCH, world)
+        size = BATCH if steps >= MANY else BATCH // 2
+        found.append(
+            Choice(
+                "data.batch_size", size, f"by {BATCH} there would be {steps} steps, {MANY} are {'enough' if steps >= MANY else 'better'}"
+            )
+        )
+    steps = steps_of(config, train.total, size, world)
+    if isinstance(config.sampling, AutoConfig):
+        found.append(Choice("sampling", *_sampling(train, config.task)))
+    found += _turns(config, train)
+    if config.model.bias_prior is None:
+        wanted = bool(getattr(config.loss, "wants_prior", False))
+        reason = "the head starts at the frequencies of the classes" if wanted else f"loss={config.loss.name} has no use for it"
+        found.append(Choice("model.bias_prior", wanted, reason))
+    if config.callbacks.ema == "auto":
+        span = min(max(SPAN * steps, 2.0), LONGEST)
+        found.append(Choice("callbacks.ema", 1 - 1 / span, f"weights are averaged over the last {span:.0f} of {steps} steps"))
+    return found
+
+
+def _sampling(train: SplitStats, task: TaskConfig) -> tuple[SamplingConfig, str]:
+    """Which samples an epoch shows."""
+    if not train.whole:
+        return UniformConfig(), "not every sample was measured"
+    first = 1 if task.name == "multiclass" else 0
+    rare = [label for label in range(first, len(train.prior)) if train.positives[label] > 0 and train.prior[label] < RARE]
+    if not rare:
+        return UniformConfig(), f"no class has less than {RARE:.0%} of the pixels"
+    config = RareClassConfig()
+    chances = class_chances(train, config.temperature)
+    most = sorted(rare, key=lambda label: -chances[label])[:3]
+    named = ", ".join(f"{task.class_names[label]} {config.share * chances[label]:.0%}" for label in most)
+    return config, f"crops that are cut around what is rare: {named}"
+
+
+def _turns(config: TrainConfig, train: SplitStats) -> list[Choice]:
+    """Mirror images upside down and quarter turns."""
+    upright = _upright(train, config.task)
+    crop = config.data.crop
+    found = []
+    if config.augment.vflip == "auto":
+        found.append(Choice("augment.vflip", 0.0 if upright else 0.5, upright or "pictures have no upright direction"))
+    if config.augment.rotate90 == "auto":
+        square = crop is not None and crop[0] == crop[1]
+        reason = upright or ("pictures have no upright direction" if square else "training crops are not square")
+        found.append(Choice("augment.rotate90", 0.75 if square and not upright else 0.0, reason))
+    return found
+
+
+def _upright(train: SplitStats, task: TaskConfig) -> str:
+    """Why pictures are taken to have an upright direction; empty where they have none."""
+    if train.images < FEW:
+        return "too few pictures to tell whether they have an upright direction"
+    height = np.array([size[0] for size in train.sizes])
+    farthest = ("", 0.0, 0.5)
+    for label, name in enumerate(task.class_names):
+        rows = [
+            (places[places[:, 0] == label, 1].mean() + 0.5) / high
+            for places, high in zip(train.points, height, strict=True)
+            if (places[:, 0] == label).any()
+        ]
+        if len(rows) >= FEW:
+            distance = abs(float(np.mean(rows)) - 0.5)
+            if distance > max(OFF_CENTRE, SURE * float(np.std(rows)) / len(rows) ** 0.5, farthest[1]):
+                farthest = (name, distance, float(np.mean(rows)))
+    return f"pictures have an upright direction: {farthest[0]} lies at {farthest[2]:.0%} of the height" if farthest[0] else ""
+
+
+def _balance(config: TrainConfig, train: SplitStats) -> tuple[TrainConfig, list[str]]:
+    """Numbers where the loss takes its weights from the training data."""
+    resolved = dataclasses.replace(config, loss=balanced(config.loss, train.counts, config.task))
+    before, after = _flat(dataclasses.asdict(config.loss)), _flat(dataclasses.asdict(resolved.loss))
+    lines = []
+    for key, value in after.items():
+        if value != before[key]:
+            numbers = value if isinstance(value, list) else [value]
+            named = ", ".join(f"{name} {number:.4g}" for name, number in zip(config.task.class_names, numbers, strict=True))
+            lines.append(f"loss.{key}={before[key]} from the training data: {named}")
+    return resolved, lines
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        leaves |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return leaves
+
+
+def _with(config: Any, keys: list[str], value: Any) -> Any:
+    """A configuration with one value changed."""
+    first, *rest = keys
+    return dataclasses.replace(config, **{first: _with(getattr(config, first), rest, value) if rest else value})
