@@ -210,7 +210,9 @@ def main() -> None:
         os.environ["XDG_CACHE_HOME"] = f"{folder}/cache"
         Path(folder, "made").mkdir()
         made = [] if any(each.startswith("data.root=") for each in given.overrides) else make(Path(folder, "made"))
-        ((_, config),) = parse_sweep(TrainConfig, "train", ["data=folder", "augment=medium", "data.batch_size=8", "sampling=uniform", *made, *given.overrides], 1)
+        ((_, config),) = parse_sweep(
+            TrainConfig, "train", ["data=folder", "augment=medium", "data.batch_size=8", "sampling=uniform", *made, *given.overrides], 1
+        )
         print("| workers | " + " | ".join(("by hand", "none", "ram", "disk")) + " | images per second |\n|---|---|---|---|---|---|")
         for workers in given.workers:
             speeds = [statistics.median(speeds) for speeds in throughput(config, workers, given.rounds).values()]

@@ -105,7 +105,12 @@ def plain(config: TrainConfig, loss_name: str, seed: int) -> tuple[dict[str, Any
     data.normalise(*(normalization(config.model.weights, config.model.encoder) or IMAGENET))
     crops = Crops(data.sources["train"], config.data.crop or [256, 256], config.task.ignore_index, data.mean, data.std)
     loader = DataLoader(
-        crops, config.data.batch_size or BATCH, shuffle=True, drop_last=True, num_workers=device.workers, persistent_workers=device.workers > 0
+        crops,
+        config.data.batch_size or BATCH,
+        shuffle=True,
+        drop_last=True,
+        num_workers=device.workers,
+        persistent_workers=device.workers > 0,
     )
     model, loss = build_model(config.model, config.task).to(device.torch_device), Loss(loss_name, config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE)
