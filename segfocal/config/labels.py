@@ -41,7 +41,7 @@ def from_text(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     pairs = [pair.rpartition(":") for pair in value.split(",")]
-    return {key.strip(): int(label) if label.strip().isdigit() else label.strip() for key, _, label in pairs}
+    return {key.strip(): int(label) if label.strip().isdecimal() else label.strip() for key, _, label in pairs}
 
 
 def rules(label_map: LabelMapping) -> Rules:

@@ -40,7 +40,7 @@ class SumConfig(LossConfig):
     weights: Annotated[dict[str, NonNegative], BeforeValidator(_by_name)] = Field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.weights and all(name.isdigit() for name in self.weights) and len(self.weights) == len(self.terms):
+        if self.weights and all(name.isdecimal() for name in self.weights) and len(self.weights) == len(self.terms):
             self.weights = dict(zip(self.terms, self.weights.values(), strict=True))
 
     @property

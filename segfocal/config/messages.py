@@ -77,14 +77,20 @@ def _nearest_key(place: tuple[Any, ...], plain: Any) -> str:
     if having := _options_with(place):
         return f" of this option; it is one of {place[0]}={', '.join(having)}"
     known = [str(key) for key in siblings if key != place[-1]] if isinstance(siblings, Mapping) else []
-    return did_you_mean(str(place[-1]), known)
+    said = did_you_mean(str(place[-1]), known)
+    elsewhere = did_you_mean(str(place[-1]), {key for keys in _keys_of_options(place).values() for key in keys}, most=0)
+    return said if said.startswith("; did you mean") or not elsewhere else elsewhere
 
 
 def _options_with(place: tuple[Any, ...]) -> list[str]:
     """The other options of a group that have a key."""
+    return [name for name, keys in _keys_of_options(place).items() if place[-1] in keys]
+
+
+def _keys_of_options(place: tuple[Any, ...]) -> dict[str, set[str]]:
+    """The keys of each option of a group."""
     registry = next((found for found in REGISTRIES if [found.group] == list(place[:-1])), None)
-    classes = registry.classes() if registry else {}
-    return [name for name, cls in classes.items() if place[-1] in {field.name for field in dataclasses.fields(cls)}]
+    return {name: {field.name for field in dataclasses.fields(cls)} for name, cls in (registry.classes() if registry else {}).items()}
 
 
 def _shown(value: Any) -> str:

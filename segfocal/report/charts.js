@@ -62,7 +62,7 @@
 
   const trained = checkpoints.map((checkpoint, number) => [checkpoint, number]).filter(([checkpoint]) => checkpoint.training);
   const seen = () => trained.filter(([, number]) => checkpointsOn.has(number));
-  const points = { mode: "lines+markers", marker: { size: 5 } };
+  const points = { mode: "lines+markers", marker: { size: 5 }, connectgaps: true };  // epochs without a validation
   const of = (number) => (several ? `${number + 1}, ` : "");
   drawn.set("chart-loss", () => [seen().flatMap(([checkpoint, number]) => ["train", "val"].map((stage, place) => line(
     checkpoint.training.epochs, checkpoint.training[stage], of(number) + stage, [colourOf("--quiet"), colourOf("--accent")][place], number,
@@ -72,7 +72,7 @@
     ...each((checkpoint, label, number) => (checkpoint.training ? [line(checkpoint.training.epochs, checkpoint.training.iou[label], called(number, label), classes[label].colour, number,
       { ...points, hovertemplate: "<b>%{fullData.name}</b><br>epoch %{x}<br>IoU %{y:.3f}<extra></extra>" })] : [])),
     ...(classes.length > 1 ? seen().map(([checkpoint, number]) => line(checkpoint.training.epochs, checkpoint.training.mean, `${of(number)}mean`, colourOf("--ink"), number,
-      { hovertemplate: "<b>%{fullData.name}</b><br>epoch %{x}<br>IoU %{y:.3f}<extra></extra>" })) : []),
+      { ...points, hovertemplate: "<b>%{fullData.name}</b><br>epoch %{x}<br>IoU %{y:.3f}<extra></extra>" })) : []),
   ], { xaxis: { title: { text: "epoch" } }, yaxis: { title: { text: "IoU" }, range: [-0.02, 1.02] } }]);
   drawn.set("chart-rate", () => [seen().map(([checkpoint, number]) => line(checkpoint.training.steps, checkpoint.training.rates, `${of(number)}rate`, colourOf("--accent"), number,
     { hovertemplate: "step %{x}<br>%{y:.3g}<extra></extra>" })), { xaxis: { title: { text: "step" } }, yaxis: { rangemode: "tozero", exponentformat: "power" } }]);

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from segfocal.config import labels, parse
@@ -93,6 +93,7 @@ def test_any_value_anywhere_is_a_configuration_or_messages(data: st.DataObject) 
     | st.from_regex(r"([0-9a-z-]{1,9}:[0-9a-z]{1,6},?){1,4}", fullmatch=True)
     | st.dictionaries(st.integers() | LINE, st.integers() | LINE)
 )
+@example("255:\u00b2")  # a superscript two is a digit, and no number
 def test_any_label_map_is_one_or_a_message(value: Any) -> None:
     try:
         found = labels.from_text(value)
