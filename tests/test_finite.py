@@ -35,7 +35,7 @@ RUN = [  # four batches an epoch
     "plugins=[tests.faulty]",
     "loss=faulty",
 ]
-LOWER = "lower optimizer.lr=0.002, or look at the options of loss=faulty"
+LOWER = "lower optimizer.lr=0.0015, or look at the options of loss=faulty"
 SKIP = "trainer.nonfinite=skip leaves such steps out"
 
 
@@ -78,7 +78,7 @@ def test_a_gradient_that_is_not_finite_is_told_from_its_loss(tmp_path: Path) -> 
     both = ", ".join(names(tmp_path, 1, 2))
     assert done.code == 2
     said = rf"epoch 1, step 1: the gradient is (inf|nan), though the loss is finite, for the samples {both}; the images are finite; "
-    lower = "lower optimizer.lr=0.002, trainer.gradient_clip=1, take trainer.precision=32-true, or look at the options of loss=faulty"
+    lower = "lower optimizer.lr=0.0015, trainer.gradient_clip=1, take trainer.precision=32-true, or look at the options of loss=faulty"
     assert re.fullmatch(said + f"the step was not taken; {lower}; {SKIP}; there is no checkpoint yet\n", done.err), done.err
 
 
