@@ -17,6 +17,7 @@ from segfocal.config.run import TrainConfig
 from segfocal.config.sampling import SAMPLING, AutoConfig, RareClassConfig, SamplingConfig, UniformConfig
 from segfocal.config.task import TaskConfig
 from segfocal.data.datamodule import BATCH
+from segfocal.data.faults import counted
 from segfocal.data.sampling import class_chances
 from segfocal.data.stats import SplitStats
 
@@ -110,11 +111,9 @@ def choices(config: TrainConfig, train: SplitStats, world: int) -> list[Choice]:
     if size is None:
         steps = steps_of(config, train.total, BATCH, world)
         size = BATCH if steps >= MANY else BATCH // 2
-        found.append(
-            Choice(
-                "data.batch_size", size, f"by {BATCH} there would be {steps} steps, {MANY} are {'enough' if steps >= MANY else 'better'}"
-            )
-        )
+        enough = "enough" if steps >= MANY else "better"
+        reason = f"by {BATCH} there would be {counted(steps, 'step', 'steps')}, {MANY} are {enough}"
+        found.append(Choice("data.batch_size", size, reason))
     steps = steps_of(config, train.total, size, world)
     if isinstance(config.sampling, AutoConfig):
         found.append(Choice("sampling", *_sampling(train, config.task)))
