@@ -108,6 +108,8 @@ def _fit(config: TrainConfig, run_dir: Path, device: PlacedDevice, team: Team) -
         device.pin_memory,
         config.sampling,
     )
+    if device.place.world > 1 and "train" in data.sources:  # else it is told with all else that is wrong
+        log.info(check_shares(data, config, device.place))
     with team.one_first():
         found = look(data)
     if found.faults:
@@ -121,8 +123,6 @@ def _fit(config: TrainConfig, run_dir: Path, device: PlacedDevice, team: Team) -
     for line in lines:
         log.info("recipe: %s", line)
     data.settle(dataclasses.replace(chosen, batch_size=config.data.batch_size), config.augment, config.sampling)
-    if device.place.world > 1:
-        log.info(check_shares(data, config, device.place))
     config = find(config, data, device, run_dir, lambda tried: build_module(tried, data, stats["train"]))
     seed_everything(config.seed, verbose=False)
     with team.one_first():  # weights are downloaded once

@@ -104,16 +104,19 @@ def steps_of(config: TrainConfig, samples: int, batch_size: int, world: int) -> 
     return config.trainer.max_epochs * -(-batches // config.trainer.accumulate)
 
 
+def batch_size(config: TrainConfig, samples: int, world: int) -> int:
+    """What is said, or half of the usual where that would make few steps."""
+    usual = BATCH if steps_of(config, samples, BATCH, world) >= MANY else BATCH // 2
+    return config.data.batch_size or usual
+
+
 def choices(config: TrainConfig, train: SplitStats, world: int) -> list[Choice]:
     """What is chosen, in the order of the configuration."""
     found = []
-    size = config.data.batch_size
-    if size is None:
-        steps = steps_of(config, train.total, BATCH, world)
-        size = BATCH if steps >= MANY else BATCH // 2
-        enough = "enough" if steps >= MANY else "better"
-        reason = f"by {BATCH} there would be {counted(steps, 'step', 'steps')}, {MANY} are {enough}"
-        found.append(Choice("data.batch_size", size, reason))
+    size = batch_size(config, train.total, world)
+    if config.data.batch_size is None:
+        steps, enough = steps_of(config, train.total, BATCH, world), "enough" if size == BATCH else "better"
+        found.append(Choice("data.batch_size", size, f"by {BATCH} there would be {counted(steps, 'step', 'steps')}, {MANY} are {enough}"))
     steps = steps_of(config, train.total, size, world)
     if isinstance(config.sampling, AutoConfig):
         found.append(Choice("sampling", *_sampling(train, config.task)))

@@ -6,6 +6,7 @@ from segfocal.config.run import TrainConfig
 from segfocal.data.datamodule import SegmentationData
 from segfocal.errors import UserError
 from segfocal.parallel.place import Place
+from segfocal.recipe import batch_size
 
 
 def check_share(split: str, images: int, place: Place) -> None:
@@ -25,7 +26,8 @@ def check_shares(data: SegmentationData, config: TrainConfig, place: Place) -> s
     Raises:
         UserError: there is less to do than there are processes.
     """
-    images, size = len(data.sources["train"]), data.batch_size
+    images = len(data.sources["train"])
+    size = batch_size(config, images, place.world)
     batches = max(1, images // size)
     if batches < place.world:
         raise UserError(

@@ -177,3 +177,17 @@ def test_a_synchronised_batchnorm_is_the_same_in_evaluation_and_keeps_its_activa
     assert [type(part).__name__ for part in model] == ["Conv2d", "SyncBatchNorm", "Conv2d", "SyncBatchNormAct"]
     assert list(model.state_dict()) == names
     torch.testing.assert_close(model.eval()(image), before)
+
+
+def test_too_few_images_are_told_before_any_is_read(tmp_path: Path) -> None:
+    for split, count in (("train", 1), ("val", 2)):
+        for kind, suffix in (("images", "jpg"), ("masks", "png")):
+            folder = tmp_path / "data" / kind / split
+            folder.mkdir(parents=True)
+            for number in range(count):
+                (folder / f"{split}_{number}.{suffix}").write_bytes(b"no picture")
+    said = ["data=folder", f"data.root={tmp_path / 'data'}", "task.classes=[crack]", "strategy=ddp", "trainer.devices=2", "profile=cpu"]
+    done = spawn(str(ROOT / "train.py"), *said, cwd=tmp_path)
+    assert done.code == 2
+    assert "1 training images are too few for a batch on each of 2: data.batch_size=1, or fewer trainer.devices\n" in done.err
+    assert "no picture" not in done.err and "cannot be read" not in done.err
