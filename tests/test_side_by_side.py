@@ -3,18 +3,48 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
 
-from benchmarks.side_by_side import plain, table
+from benchmarks.side_by_side import Loss, plain, table
 from tests.test_training import TINY, configured
 
 
-@pytest.mark.parametrize(("task", "loss"), [("binary", "dice"), ("multiclass", "ce"), ("multilabel", "focal")])
-def test_the_plain_training_learns_and_is_counted_as_ours_is(task: str, loss: str) -> None:
-    config = configured(f"task={task}", *TINY, "data.train=24", "data.crop=[32,32]", "trainer.max_epochs=8", "trainer.validate_every=8")
-    figures, seconds = plain(config, loss, 2)
+def test_the_plain_training_learns_and_is_counted_as_ours_is() -> None:
+    config = configured(
+        "task=multiclass", *TINY, "data.train=24", "data.crop=[32,32]", "trainer.max_epochs=24", "trainer.validate_every=24"
+    )
+    figures, seconds = plain(config, "ce", 2)
     assert set(figures) >= {*(f"iou/{name}" for name in config.task.class_names), "iou_macro", "auroc_macro", "ap_macro"}
-    assert figures["auroc_macro"] > 0.6 and seconds > 0
+    assert figures["auroc_macro"] > 0.7 and seconds > 0  # .92 to .95 over three seeds; chance is .5
     rows = table(config, {"plain": [(figures, 2.0)], "train.py": [({**figures, "iou_macro": 0.5}, 4.0)]}, images=100)
     assert rows[0] == "| | plain | train.py |"
     assert f"| iou_macro | {figures['iou_macro']:.3f} | 0.500 |" in rows
     assert rows[-2:] == ["| minutes of training | 0.0 | 0.1 |", "| images per second | 50.0 | 25.0 |"]
+
+
+@pytest.mark.parametrize(
+    ("task", "loss"),
+    [
+        *(("binary", loss) for loss in ("bce", "focal", "dice")),
+        *(("multiclass", loss) for loss in ("ce", "focal", "dice")),
+        *(("multilabel", loss) for loss in ("bce", "focal", "dice")),
+    ],
+)
+def test_its_losses_prefer_what_is_right(task: str, loss: str) -> None:
+    config = configured(f"task={task}")
+    classes = config.task.num_classes
+    draw = torch.Generator().manual_seed(0)
+    shape = (2, classes, 8, 8) if task == "multilabel" else (2, 8, 8)
+    target = torch.randint(0, max(2, classes) if task == "multiclass" else 2, shape, generator=draw)
+    right = _logits(task, target, classes)
+    of = Loss(loss, config)
+    assert 0 <= of(right, target) < 0.1 < of(-right, target)
+
+
+def _logits(task: str, target: Tensor, classes: int) -> Tensor:
+    """Sure ones."""
+    if task == "multiclass":
+        target = one_hot(target, classes).movedim(-1, 1)
+    return 20 * (target[:, None] if task == "binary" else target).float() - 10
