@@ -25,23 +25,32 @@ from segfocal.config.optim import (
 )
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weights, which decay, and the one-dimensional parameters (biases, normalisation), which do not."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
+    """Weights, which decay, and one-dimensional parameters (biases, normalisation), which do not; the encoder's by themselves where their rate is another."""
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    if config.encoder_lr_scale == 1:
+        return _decayed_and_free([parameter for _, parameter in trained], config.lr, config.weight_decay)
+    encoder = [parameter for name, parameter in trained if name.startswith("encoder.")]
+    others = [parameter for name, parameter in trained if not name.startswith("encoder.")]
+    slower = _decayed_and_free(encoder, config.lr * config.encoder_lr_scale, config.weight_decay)
+    return slower + _decayed_and_free(others, config.lr, config.weight_decay)
+
+
+def _decayed_and_free(parameters: list[nn.Parameter], lr: float, weight_decay: float) -> list[dict[str, Any]]:
     return [
-        {"params": [parameter for parameter in parameters if parameter.ndim > 1], "weight_decay": weight_decay},
-        {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
+        {"params": [parameter for parameter in parameters if parameter.ndim > 1], "lr": lr, "weight_decay": weight_decay},
+        {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "lr": lr, "weight_decay": 0.0},
     ]
 
 
 @OPTIMIZERS.builder(AdamWConfig)
 def adamw(config: AdamWConfig, model: nn.Module) -> Optimizer:
-    return torch.optim.AdamW(parameter_groups(model, config.weight_decay), lr=config.lr, betas=(config.betas[0], config.betas[1]))
+    return torch.optim.AdamW(parameter_groups(model, config), lr=config.lr, betas=(config.betas[0], config.betas[1]))
 
 
 @OPTIMIZERS.builder(SGDConfig)
 def sgd(config: SGDConfig, model: nn.Module) -> Optimizer:
-    groups = parameter_groups(model, config.weight_decay)
+    groups = parameter_groups(model, config)
     return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
 
 

@@ -19,7 +19,9 @@ from segfocal.config.optim import (
     PolyConfig,
     SGDConfig,
 )
+from segfocal.models import build_model
 from segfocal.optim import build_optimizer
+from tests.test_training import configured
 
 STEPS = 100
 
@@ -80,6 +82,23 @@ def test_only_weights_decay(config: object) -> None:
     assert [tensor.ndim for tensor in decayed["params"]] == [4]
     assert free["weight_decay"] == 0
     assert [tensor.ndim for tensor in free["params"]] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_the_encoder_has_a_rate_of_its_own_and_the_schedule_moves_both(name: str) -> None:
+    run = configured(f"optimizer={name}", "optimizer.lr=0.2", "optimizer.encoder_lr_scale=0.1", "model.encoder=tu-test_resnet")
+    config, model = run.optimizer, build_model(run.model, run.task)
+    optimizer = build_optimizer(config, model)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    found = {names[id(parameter)]: group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
+    assert found == {name: pytest.approx(0.02 if name.startswith("encoder.") else 0.2) for name in names.values()}
+    decays = {parameter.ndim > 1: group["weight_decay"] for group in optimizer.param_groups for parameter in group["params"]}
+    assert decays == {True: config.weight_decay, False: 0}
+    schedule = SCHEDULERS.build(CosineConfig(warmup=0.0), optimizer, STEPS, False)
+    for _ in range(STEPS // 2):
+        optimizer.step()
+        schedule["scheduler"].step()
+    assert [group["lr"] for group in optimizer.param_groups] == [pytest.approx(0.01)] * 2 + [pytest.approx(0.1)] * 2
 
 
 def test_optimisers_take_their_settings() -> None:

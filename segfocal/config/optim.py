@@ -22,11 +22,13 @@ class OptimizerConfig:
     Args:
         lr: the (highest) learning rate.
         weight_decay: on convolution and linear weights; biases and normalisation layers have none.
+        encoder_lr_scale: times `lr` is the encoder's. Below 1 it keeps more of what pretrained weights know.
     """
 
     name: str
     lr: Positive = 1e-3
     weight_decay: NonNegative = 1e-2
+    encoder_lr_scale: Positive = 1.0
 
 
 @OPTIMIZERS.config("adamw")

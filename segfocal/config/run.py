@@ -72,7 +72,7 @@ class TrainerConfig:
         validate_every: epochs between validations.
         find_batch_size: look for the largest data.batch_size up to this that fits into memory, by doubling from 2, and take it; null
             takes data.batch_size.
-        find_lr: look for the rate at which the loss falls fastest, and take it for optimizer.lr.
+        find_lr: look for the rate at which the loss falls fastest, one for all weights, and take it for optimizer.lr.
         test: evaluate the best checkpoint on the test split at the end.
         nonfinite: what becomes of a step whose loss or gradient is NaN or infinite, which is never taken: `stop` ends the run, with the
             names of the samples and exit code 2; `skip` leaves the step out and goes on.
