@@ -232,7 +232,7 @@ def check_same_model(checkpoint: dict[str, Any], config: dict[str, Any], path: P
         f"{group}.{key}={config[group].get(key)} (the checkpoint: {str(stored[group].get(key))[:60]})"
         for group in ("task", "model", "optimizer", "scheduler")
         for key in sorted({*config[group], *stored[group]} - {"weights", "bias_prior", "lr", "weight_decay"}, key=str)
-        if config[group].get(key) != stored[group].get(key)
+        if config[group].get(key) not in ("auto", stored[group].get(key))  # what is left to the recipe stays as it was
     ]
     if differing:
         raise UserError(f"ckpt={path}: it cannot be gone on from with " + ", ".join(differing))

@@ -27,13 +27,14 @@ from segfocal.config.optim import (
 
 def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
     """Weights, which decay, and one-dimensional parameters (biases, normalisation), which do not; the encoder's by themselves where their rate is another."""
+    assert config.encoder_lr_scale != "auto", "the recipe has settled it"
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     if config.encoder_lr_scale == 1:
         return _decayed_and_free([parameter for _, parameter in trained], config.lr, config.weight_decay)
     encoder = [parameter for name, parameter in trained if name.startswith("encoder.")]
     others = [parameter for name, parameter in trained if not name.startswith("encoder.")]
     slower = _decayed_and_free(encoder, config.lr * config.encoder_lr_scale, config.weight_decay)
-    return slower + _decayed_and_free(others, config.lr, config.weight_decay)
+    return _decayed_and_free(others, config.lr, config.weight_decay) + slower  # the rate that curves show is the first
 
 
 def _decayed_and_free(parameters: list[nn.Parameter], lr: float, weight_decay: float) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ OFF_CENTRE = 0.1  # of the height: where pictures have an upright direction, a c
 FEW = 8  # images, of which nothing is concluded
 SURE = 3  # standard errors
 MANY = 2000  # steps of the optimiser, of which it is no matter that each sees more crops
+GENTLY = 0.3  # of the learning rate, for an encoder whose weights have been trained before
 SPAN = 0.02  # of all steps, over which weights are averaged
 LONGEST = 1000  # steps of it
 
@@ -34,6 +35,7 @@ LEFT: dict[str, Any] = {
     "sampling": AutoConfig(),
     "augment.vflip": "auto",
     "augment.rotate90": "auto",
+    "optimizer.encoder_lr_scale": "auto",
     "callbacks.ema": "auto",
 }
 """What leaves an option to the training data."""
@@ -125,6 +127,10 @@ def choices(config: TrainConfig, train: SplitStats, world: int) -> list[Choice]:
         wanted = bool(getattr(config.loss, "wants_prior", False))
         reason = "the head starts at the frequencies of the classes" if wanted else f"loss={config.loss.name} has no use for it"
         found.append(Choice("model.bias_prior", wanted, reason))
+    if config.optimizer.encoder_lr_scale == "auto":
+        scale = 1.0 if config.model.weights is None else GENTLY
+        reason = "no weights that were trained before" if scale == 1 else f"model.weights={config.model.weights} are to be changed less"
+        found.append(Choice("optimizer.encoder_lr_scale", scale, reason))
     if config.callbacks.ema == "auto":
         span = min(max(SPAN * steps, 2.0), LONGEST)
         found.append(Choice("callbacks.ema", 1 - 1 / span, f"weights are averaged over the last {span:.0f} of {steps} steps"))

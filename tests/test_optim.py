@@ -98,7 +98,7 @@ def test_the_encoder_has_a_rate_of_its_own_and_the_schedule_moves_both(name: str
     for _ in range(STEPS // 2):
         optimizer.step()
         schedule["scheduler"].step()
-    assert [group["lr"] for group in optimizer.param_groups] == [pytest.approx(0.01)] * 2 + [pytest.approx(0.1)] * 2
+    assert [group["lr"] for group in optimizer.param_groups] == [pytest.approx(0.1)] * 2 + [pytest.approx(0.01)] * 2
 
 
 def test_optimisers_take_their_settings() -> None:

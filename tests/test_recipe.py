@@ -65,6 +65,19 @@ def test_of_samples_that_nobody_has_measured_every_one_is_shown_once() -> None:
 
 
 @pytest.mark.parametrize(
+    ("weights", "scale", "reason"),
+    [("null", 1.0, "no weights that were trained before"), ("imagenet", 0.3, "model.weights=imagenet are to be changed less")],
+)
+def test_pretrained_weights_are_changed_less(weights: str, scale: float, reason: str) -> None:
+    config = configured(f"model.weights={weights}", *AUTO, EIGHT)
+    chosen, lines = settled(config, split(config, blobs()), 1)
+    assert chosen.optimizer.encoder_lr_scale == scale
+    assert f"optimizer.encoder_lr_scale={scale:g}: {reason}" in lines
+    said = configured(f"model.weights={weights}", "optimizer.encoder_lr_scale=0.5", *AUTO, EIGHT)
+    assert settled(said, split(said, blobs()), 1)[0].optimizer.encoder_lr_scale == 0.5
+
+
+@pytest.mark.parametrize(
     ("masks", "turned", "reason"),
     [
         (blobs(), (0.5, 0.75), "pictures have no upright direction"),
@@ -134,6 +147,7 @@ def test_what_is_said_is_left_as_it_is() -> None:
         EIGHT,
         "sampling=uniform",
         "augment=light",
+        "optimizer.encoder_lr_scale=1",
         "callbacks.ema=0.9",
         "model.bias_prior=false",
         "loss=ce",
@@ -152,6 +166,7 @@ def test_words_for_class_weights_become_numbers() -> None:
         "sampling=uniform",
         "augment=none",
         "callbacks.ema=null",
+        "optimizer.encoder_lr_scale=1",
         EIGHT,
     )
     train = split(config, blobs())
@@ -180,7 +195,14 @@ def test_a_run_that_goes_on_keeps_what_it_has_chosen() -> None:
     assert settled(longer, split(longer, blobs(size=30)), 1)[0].data.batch_size == 8
     going = kept(longer, stored)
     assert going == dataclasses.replace(begun, trainer=longer.trainer, model=longer.model, loss=longer.loss)
-    said = configured("task=binary", "data.batch_size=2", "sampling=uniform", "augment=light", "callbacks.ema=null")
+    said = configured(
+        "task=binary",
+        "data.batch_size=2",
+        "sampling=uniform",
+        "augment=light",
+        "optimizer.encoder_lr_scale=0.5",
+        "callbacks.ema=null",
+    )
     assert kept(said, stored) == said
 
 
@@ -192,6 +214,7 @@ def test_a_run_that_goes_on_keeps_what_it_has_chosen() -> None:
         ("sampling", {"name": "evil"}),
         ("sampling", []),
         ("callbacks", {"ema": 7}),
+        ("optimizer", {"name": "adamw", "encoder_lr_scale": -1}),
         ("augment", None),
     ],
 )

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from segfocal.config.base import STRICT, Count, Flag, Fraction, NonNegative, OpenFraction, Positive
+from segfocal.config.base import STRICT, Count, Flag, Fraction, NonNegative, OpenFraction, Positive, allowed
 from segfocal.registry import Registry
 
 OPTIMIZERS = Registry("optimizer", "segfocal.optim")
@@ -22,13 +22,14 @@ class OptimizerConfig:
     Args:
         lr: the (highest) learning rate.
         weight_decay: on convolution and linear weights; biases and normalisation layers have none.
-        encoder_lr_scale: times `lr` is the encoder's. Below 1 it keeps more of what pretrained weights know.
+        encoder_lr_scale: times `lr` is the encoder's. Below 1 it keeps more of what pretrained weights know; `auto` is 0.3 where there are
+            any (`model.weights`), else 1.
     """
 
     name: str
     lr: Positive = 1e-3
     weight_decay: NonNegative = 1e-2
-    encoder_lr_scale: Positive = 1.0
+    encoder_lr_scale: Annotated[Positive | Literal["auto"], allowed("a number above 0, or auto (from model.weights)")] = 1.0
 
 
 @OPTIMIZERS.config("adamw")
