@@ -109,7 +109,8 @@ class ProcessLauncher(Launcher):
         command = command_of(parted(sys.argv[1:])[1])
         known = read(directory)
         if known is None:
-            return Record(directory, program, command, str(config.get("objective", "iou_macro")), others=sweep.also)
+            objective = str(config.get("objective", "iou_macro"))
+            return Record(directory, program, command, objective, others=sweep.also, against="first" if sweep.one_at_a_time else "best")
         if (known.program, known.command) != (program, command):
             raise UserError(
                 f"sweep.dir={shown_path(directory)}: holds another sweep, of `{known.program}.py -m {' '.join(known.command)}`: "

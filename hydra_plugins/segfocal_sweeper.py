@@ -36,7 +36,7 @@ class SearchSweeper(BasicSweeper):
             if config.sampler is not None:
                 return self._search(config, arguments)
             _refuse_intervals(arguments)
-            if config.space:
+            if config.space or config.one_at_a_time:
                 return self._grid(config, arguments)
         except UserError as error:
             print(error, file=sys.stderr)
@@ -73,8 +73,9 @@ class SearchSweeper(BasicSweeper):
             sys.exit(1)
 
     def _grid(self, config: SweepConfig, arguments: list[str]) -> Any:
-        """Every combination that the space has."""
-        lines = _space(config, arguments).grid()
+        """Every combination that the space has, or one value changed at a time."""
+        space = _space(config, arguments)
+        lines = space.one_at_a_time() if config.one_at_a_time else space.grid()
         self._check(lines)
         assert self.launcher is not None
         return self.launcher.launch(lines, 0)

@@ -40,6 +40,8 @@ class SweepConfig:
         seed: of the sampler.
         trials: how many the study comes to, all that work on it together.
         space: parameters and their values in Hydra's grammar; the command line's own go before. Without a sampler all combinations.
+        one_at_a_time: the first value of each parameter, and jobs that differ from that in one alone, in the place of all combinations; each
+            of these with every `seed`.
         also: figures to optimise beside `objective`.
         pruner: what stops trials that fall behind; null: none.
         prune_after: epochs that each trial is left alone.
@@ -57,6 +59,7 @@ class SweepConfig:
     seed: Index = 0
     trials: Count = 20
     space: dict[str, str | Conditional] = Field(default_factory=dict)
+    one_at_a_time: Flag = False
     also: list[str] = Field(default_factory=list)
     pruner: Pruner | None = None
     prune_after: Count = 1
@@ -74,6 +77,8 @@ class SweepConfig:
                 "warm_start": self.warm_start,
             }
             problems = [f"sweep.{key}: is for a search: sweep.sampler=tpe" for key, value in searching.items() if value]
+        elif self.one_at_a_time:
+            problems = [f"sweep.one_at_a_time=true: sweep.sampler={self.sampler} chooses by itself: sweep.sampler=null"]
         elif self.also and self.sampler not in SEVERAL:
             problems = [f"sweep.also={shown(self.also)}: sweep.sampler={self.sampler} takes one objective: sweep.sampler=nsga2"]
         elif self.also and self.pruner:

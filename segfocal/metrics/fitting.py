@@ -45,6 +45,6 @@ def fit(task: TaskConfig, config: MetricsConfig, histogram: Tensor, sample: Pixe
     if not len(labels):
         return Decision(task.name)
     heat = [temperature_of(logits, labels)] if config.calibrate else []
-    best = [] if config.choose == "none" else best_offsets(logits, labels, config.choose, config.beta)
-    offsets = [TAKEN * offset for offset in best]
+    offsets = [] if config.choose == "none" else best_offsets(logits, labels, config.choose, config.beta)
+    offsets = [TAKEN * offset for offset in offsets]
     return Decision(task.name, heat, offsets=offsets, fitted_for=aim)

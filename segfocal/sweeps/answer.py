@@ -18,9 +18,9 @@ from rich.text import Text
 
 from segfocal.report.table import written
 from segfocal.rundir import quoted, shown_path
-from segfocal.sweeps.compare import SEED, Group, best_first, groups_of, pareto, sign_of, value_of
+from segfocal.sweeps.compare import Group, best_first, groups_of, pareto, sign_of, value_of
 from segfocal.sweeps.importance import Importance, importance_of
-from segfocal.sweeps.record import Job, Record, brief, said_by, says_how, swept_keys
+from segfocal.sweeps.record import SEED, Job, Record, brief, said_by, says_how, swept_keys
 
 UNKNOWN = "–"
 WIDE = 200  # columns, for a log; a terminal says how many it has
@@ -104,14 +104,14 @@ def table(answer: Answer) -> Table:
     front = pareto(record) if record.others and not answer.seeds else set()
     drawn = Table(title=f"{len(record.jobs)} jobs, best first" + (f"; {len(front)} that no other betters: *" if front else ""))
     names = shortest(answer.keys)
-    numbers = ["sd", "seeds", "to the best", "p"] if answer.seeds else list(record.others)
+    numbers = ["sd", "seeds", f"to the {record.against}", "p"] if answer.seeds else list(record.others)
     for header in ("" if answer.seeds else "job", *answer.keys, record.objective, *numbers, *([] if answer.seeds else ["directory"])):
         right = header in ("", "job", record.objective, *numbers)
         parts = re.sub(r"([./]|the )", r"\1\n", names.get(header, header))  # a line each, for columns of numbers are not folded
         drawn.add_column(Text(parts), overflow="fold", justify="right" if right else "left", no_wrap=right)
     for place, group in enumerate(answer.groups, start=1):
         job = group.jobs[0]
-        values = [Text(brief(value)) for value in group.values]
+        values = [Text(brief(value)) for value in varied(answer, group)]
         if answer.seeds:
             drawn.add_row(str(place), *values, *figures(group))
         else:
@@ -119,6 +119,14 @@ def table(answer: Answer) -> Table:
             label = f"{'*' if job.number in front else ''}{job.number}"
             drawn.add_row(label, *values, shown(job), *map(number, _others(record, job)), Text(where))
     return drawn
+
+
+def varied(answer: Answer, group: Group) -> list[str]:
+    """The values of a group; where it is compared with the first, those alone that are not the first one's."""
+    first = min(answer.groups, key=lambda each: each.jobs[0].number)
+    if answer.record.against == "best" or group is first:
+        return group.values
+    return ["" if value == of_first else value for value, of_first in zip(group.values, first.values, strict=True)]
 
 
 def shortest(keys: Sequence[str]) -> dict[str, str]:
@@ -139,7 +147,7 @@ def _others(record: Record, job: Job) -> list[float | None]:
 
 
 def figures(group: Group) -> list[str]:
-    """Mean, standard deviation, how many seeds, difference to the best and its p-value, as text."""
+    """Mean, standard deviation, how many seeds, the difference and its p-value, as text."""
     difference = group.difference
     return [
         number(group.mean),
@@ -164,7 +172,7 @@ def least_p(answer: Answer) -> str:
     """What few seeds cannot tell; empty where no seed is varied."""
     pairs = max((group.difference.pairs for group in answer.groups if group.difference), default=0)
     if pairs < 2:
-        return "p: a single seed in common with the best cannot tell whether a difference is chance" if pairs else ""
+        return f"p: a single seed in common with the {answer.record.against} cannot tell whether a difference is chance" if pairs else ""
     return f"p: paired over seeds, by flipping signs; with {pairs} seeds none below {2 ** (1 - pairs):.3g} is possible"
 
 
@@ -188,7 +196,7 @@ def _value(path: Path) -> str:
 
 def as_csv(answer: Answer) -> str:
     """A row for each job, best first; where seeds are varied, with the figures of its group."""
-    own = ["mean", "sd", "seeds", "to_best", "p"] if answer.seeds else []
+    own = ["mean", "sd", "seeds", f"to_{answer.record.against}", "p"] if answer.seeds else []
     swept = [*answer.keys, *([SEED] if answer.seeds else [])]
     record = answer.record
     rows: list[list[Any]] = [["job", *swept, record.objective, *record.others, *own, "directory", "state", "failure", "seconds"]]

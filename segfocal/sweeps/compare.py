@@ -8,16 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
 
-from segfocal.sweeps.record import Job, Record, said_by
+from segfocal.sweeps.record import SEED, Job, Record, said_by
 
 MINIMISED = "val/loss"
 MOST_EXACT = 30  # pairs; 2^15 sums for each half
-SEED = "seed"
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A group minus the best one, over the seeds that both have.
+    """A group minus the one it is compared with, over the seeds that both have.
 
     Args:
         value: the mean of the differences.
@@ -36,7 +35,7 @@ class Group:
     Args:
         values: what its jobs have in common, of what the sweep varies.
         jobs: by number.
-        difference: to the best group; None for that one itself, and where there is no common seed.
+        difference: to the best group, or to the first; None for that one itself, and where there is no common seed.
     """
 
     values: list[str]
@@ -116,14 +115,16 @@ def groups_of(record: Record, keys: Sequence[str]) -> list[Group]:
     groups = sorted(
         found.values(), key=lambda group: ((mean := group.mean) is None, not group.complete, -sign * (mean or 0.0), group.jobs[0].number)
     )
-    for group in groups[1:]:
-        group.difference = difference_of(groups[0].by_seed, group.by_seed)
+    base = groups[0] if record.against == "best" else min(groups, key=lambda group: group.jobs[0].number)
+    for group in groups:
+        if group is not base:
+            group.difference = difference_of(base.by_seed, group.by_seed)
     return groups
 
 
-def difference_of(best: dict[str, float], other: dict[str, float]) -> Difference | None:
+def difference_of(base: dict[str, float], other: dict[str, float]) -> Difference | None:
     """What the other has more, over the common seeds; None where there is none."""
-    differences = [other[seed] - best[seed] for seed in best if seed in other]
+    differences = [other[seed] - base[seed] for seed in base if seed in other]
     if not differences:
         return None
     return Difference(fmean(differences), len(differences), sign_flip_p(differences) if len(differences) > 1 else None)

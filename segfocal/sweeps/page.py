@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from segfocal import __version__
 from segfocal.report.html import rendered
-from segfocal.sweeps.answer import UNKNOWN, Answer, commands, figures, least_p, number, shown
+from segfocal.sweeps.answer import UNKNOWN, Answer, commands, figures, least_p, number, shown, varied
 from segfocal.sweeps.compare import MINIMISED, Group, seed_of, value_of
 from segfocal.sweeps.record import Job, said_by
 from segfocal.sweeps.scale import by_powers, numbers_of
@@ -31,6 +31,7 @@ def page_of(answer: Answer) -> str:
         tiles=tiles(answer) if values else [],
         commands=commands(answer),
         figures=figures,
+        varied=varied,
         number=number,
         value_of=value_of,
         seed_of=seed_of,
@@ -83,14 +84,15 @@ def _chance(answer: Answer, best: Group) -> dict[str, str]:
     if not answer.seeds:
         return tile | {"unit": "one seed"}
     spread = f"standard deviation over seeds {number(best.deviation)}"
-    second = next((group for group in answer.groups[1:] if group.difference), None)
-    if second is None or second.difference is None:
+    to_first = best.difference is not None
+    other = best if to_first else next((group for group in answer.groups[1:] if group.difference), None)
+    if other is None or other.difference is None:
         return tile | {"unit": "nothing to compare with", "note": spread}
-    p = second.difference.p
+    p = other.difference.p
     return tile | {
         "value": UNKNOWN if p is None else f"p = {p:.3g}",
-        "unit": f"against the second, {second.difference.value:+.4f}",
-        "note": f"{spread}; {called(answer, second)}",
+        "unit": f"against the {'first' if to_first else 'second'}, {other.difference.value:+.4f}",
+        "note": spread if to_first else f"{spread}; {called(answer, other)}",
     }
 
 

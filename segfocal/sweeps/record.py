@@ -14,9 +14,16 @@ from segfocal.wholefile import write_whole
 
 FILE = "sweep.json"
 LOCK = ".lock"
+SEED = "seed"
 State = Literal["waiting", "running", "finished", "pruned", "failed", "interrupted"]
 NO_PART = {"hydra", "out", "sweep", "report"}  # of what a job is: where it is written, and how it is run
-SEARCHED = ("sweep=", "sweep.space", "sweep.sampler=", "sweep.also=")  # what a search is, by which it is recognised, too
+SEARCHED = (
+    "sweep=",
+    "sweep.space",
+    "sweep.sampler=",
+    "sweep.also=",
+    "sweep.one_at_a_time=",
+)  # what a search is, by which it is recognised, too
 
 
 @dataclass
@@ -66,6 +73,7 @@ class Record:
         objective: what jobs are compared by.
         jobs: by number.
         others: further objectives of a search.
+        against: which jobs the others are compared with, where seeds are varied: the best, or the first.
     """
 
     directory: Path
@@ -74,6 +82,7 @@ class Record:
     objective: str
     jobs: list[Job] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
+    against: Literal["best", "first"] = "best"
 
     def add(self, key: str, overrides: list[str]) -> Job:
         """The job of a configuration: the one that is known, or a new one."""
@@ -135,9 +144,8 @@ def read(directory: Path) -> Record | None:
         return None
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
-        return Record(
-            directory, plain["program"], plain["command"], plain["objective"], [Job(**job) for job in plain["jobs"]], plain["others"]
-        )
+        jobs = [Job(**job) for job in plain.pop("jobs")]
+        return Record(directory, **plain, jobs=jobs)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not the record of a sweep ({type(error).__name__}: {error}): sweep.dir=<another directory>") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from hydra.errors import HydraException
 from segfocal.config.sweep import Conditional
 from segfocal.errors import UserError, first_line
 from segfocal.nearest import did_you_mean
+from segfocal.sweeps.record import SEED
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -104,16 +106,36 @@ class Space:
         """
         jobs: list[dict[str, str]] = [{}]
         for parameter in self.parameters:
-            try:
-                values = parameter.every()
-            except ValueError as error:
-                raise UserError(f"sweep.space: {parameter.key}: {error}") from None
+            values = _every(parameter)
             jobs = [
                 {**job, **more}
                 for job in jobs
                 for more in ([{parameter.key: value} for value in values] if parameter.is_there(job) else [{}])
             ]
         return [self._line(job) for job in jobs]
+
+    def one_at_a_time(self) -> list[list[str]]:
+        """Command lines of the first value of each parameter, then of each other value among the first ones of the rest; all with every seed.
+
+        What there is only beside another value takes all of its own.
+
+        Raises:
+            UserError: a parameter has no end of values.
+        """
+        varied = [parameter for parameter in self.parameters if parameter.key != SEED]
+        first: dict[str, str] = {}
+        for parameter in varied:
+            if parameter.is_there(first):
+                first[parameter.key] = _every(parameter)[0]
+        seeds = Space([parameter for parameter in self.parameters if parameter.key == SEED], []).grid()
+        jobs = [first]
+        for parameter in varied:
+            for value in _every(parameter)[1:] if parameter.key in first else ():
+                held = [Parameter(key, choices=[chosen]) for key, chosen in {**first, parameter.key: value}.items()]
+                there = {each.key: each for each in held}
+                rest = [dataclasses.replace(there.get(each.key, each), when=each.when) for each in varied]
+                jobs += [dict(said.split("=", 1) for said in line) for line in Space(rest, []).grid()]
+        return [[*self._line(job), *seed] for job in jobs for seed in seeds]
 
     def _line(self, chosen: dict[str, str]) -> list[str]:
         return [*self.fixed, *(f"{key}={value}" for key, value in chosen.items())]
@@ -133,6 +155,14 @@ class Space:
     def plain(self) -> list[dict[str, Any]]:
         """What two studies of the same space have in common."""
         return [asdict(parameter) for parameter in self.parameters]
+
+
+def _every(parameter: Parameter) -> list[str]:
+    """All values of a parameter; raises UserError where there is no end of them."""
+    try:
+        return parameter.every()
+    except ValueError as error:
+        raise UserError(f"sweep.space: {parameter.key}: {error}") from None
 
 
 def read_space(said: dict[str, str | Conditional], overrides: Sequence[str]) -> Space:

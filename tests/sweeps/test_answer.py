@@ -23,7 +23,7 @@ from segfocal.sweeps import compare
 from segfocal.sweeps.answer import answer_of, as_csv, commands, least_p, shortest, table, write_answer
 from segfocal.sweeps.compare import Difference, difference_of, groups_of, sign_flip_p
 from segfocal.sweeps.page import classes, link, page_of, parameter
-from segfocal.sweeps.record import Job, Record, command_of
+from segfocal.sweeps.record import Job, Record, command_of, read
 from tests.conftest import spawn
 from tests.reports import HOSTILE, Elements
 from tests.test_report_browser import Open, browser, opened  # noqa: F401  # fixtures
@@ -127,6 +127,32 @@ def test_the_table_and_the_commands(tmp_path: Path, capsys: pytest.CaptureFixtur
         rows = list(csv.DictReader(file))
     assert [row["job"] for row in rows] == [*"345678012", "9"]
     assert (rows[8]["seed"], float(rows[8]["mean"]), rows[8]["p"], rows[9]["mean"]) == ("2", pytest.approx(0.55), "0.25", "")
+
+
+def test_where_one_value_is_changed_at_a_time_all_are_compared_with_the_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = [("0", "a"), ("1", "a"), ("2", "a"), ("0", "b")]
+    figures = [[0.5, 0.6], [0.6, 0.8], [0.3, 0.2], [0.5, 0.7]]
+    jobs = [
+        job(2 * place + seed, value, f"loss.gamma={gamma}", f"optimizer={name}", f"seed={seed}")
+        for place, ((gamma, name), values) in enumerate(zip(said, figures, strict=True))
+        for seed, value in enumerate(values)
+    ]
+    record = Record(tmp_path, "train", [], "val/iou_macro", jobs, against="first")
+    write_answer(record, page=False)
+    record.save()
+    assert read(tmp_path) == record
+    out = capsys.readouterr().out
+    assert "to the" in out and "first" in out
+    rows = [re.findall(r"[^│┃]+", line)[1:] for line in out.splitlines() if line.startswith("│")]
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        ["1", "", "0.7000", "0.1414", "2", "+0.1500", "0.5"],
+        ["", "b", "0.6000", "0.1414", "2", "+0.0500", "1"],
+        ["0", "a", "0.5500", "0.0707", "2", "", ""],
+        ["2", "", "0.2500", "0.0707", "2", "-0.3000", "0.5"],
+    ]
+    assert "to_first" in (tmp_path / "sweep.csv").read_text().splitlines()[0]
+    page = page_of(answer_of(record))
+    assert "against the first, +0.1500" in page and "to the first" in page
 
 
 def test_names_are_as_short_as_they_can_be_told_apart(tmp_path: Path) -> None:

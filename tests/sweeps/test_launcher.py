@@ -14,10 +14,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 
+from segfocal.config.parse import mistakes_of_jobs, parse
+from segfocal.config.run import TrainConfig
+from segfocal.config.schema import CONF, register_schemas
 from segfocal.config.sweep import SweepConfig
 from segfocal.errors import UserError
 from segfocal.sweeps.slots import slots_of
+from segfocal.sweeps.space import read_space
 from tests.conftest import ROOT, Result, Started
 
 TINY = [sys.executable, str(ROOT / "tests" / "sweeps" / "tiny.py"), "-m", "loss=focal"]
@@ -194,3 +199,28 @@ def test_a_directory_of_another_sweep_is_refused(sweep: Sweep, tmp_path: Path) -
     assert (tmp_path / "mine" / "sweep.json").read_text() == before
     (tmp_path / "mine" / "sweep.json").write_text("{}")
     assert "not the record of a sweep" in sweep("loss.gamma=0", "sweep.dir=mine").err
+
+
+def test_one_value_is_changed_at_a_time(sweep: Sweep, tmp_path: Path) -> None:
+    command = ("sweep.one_at_a_time=true", "loss.gamma=0,1,2", "optimizer.lr=0.001,0.01", "seed=0,1", "sweep.jobs=2")
+    done = sweep(*command)
+    assert done.code == 0, done.err
+    recorded = json.loads((directory(tmp_path) / "sweep.json").read_text())
+    assert recorded["against"] == "first" and len(recorded["jobs"]) == 8
+    assert recorded["jobs"][0]["overrides"][-3:] == ["loss.gamma=0", "optimizer.lr=0.001", "seed=0"]
+    assert sum("+0.0000" in line for line in done.out.splitlines()) == 1  # the rate, of which this program makes nothing
+    assert sweep(*command).out.startswith("8 of 8 jobs have ended before")
+    search = sweep(*command, "sweep.sampler=tpe")
+    assert (search.code, search.err) == (2, "sweep.one_at_a_time=true: sweep.sampler=tpe chooses by itself: sweep.sampler=null\n")
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
+def test_the_ablation_begins_with_the_default_and_all_its_jobs_can_be_run(task: str) -> None:
+    register_schemas()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = compose("train", [f"task={task}", "sweep=ablation"])
+        lines = read_space(parse(SweepConfig, composed.sweep).space, [f"task={task}"]).one_at_a_time()
+        assert mistakes_of_jobs(TrainConfig, "train", lines) == []
+        first, default = parse(TrainConfig, compose("train", lines[0])), parse(TrainConfig, compose("train", [f"task={task}"]))
+    assert first == default
+    assert len(lines) == 3 * 23

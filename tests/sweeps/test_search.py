@@ -157,6 +157,30 @@ def test_a_grid_has_the_combinations_that_there_are() -> None:
         read_space({"loss.gamma": "interval(0,5)"}, []).grid()
 
 
+def test_one_value_is_changed_at_a_time_with_every_seed() -> None:
+    said: dict[str, str | Conditional] = {
+        "loss": "ce,focal,dice",
+        "loss.class_weights": Conditional(when={"loss": "ce"}, values="auto,null"),
+        "loss.gamma": Conditional(when={"loss": "focal"}, values="0,2"),
+        "optimizer.lr": "1,2,3",
+        "seed": "0,1",
+    }
+    lines = [" ".join(line) for line in read_space(said, ["out=x"]).one_at_a_time()]
+    assert lines[::2] == [
+        "out=x loss=ce loss.class_weights=auto optimizer.lr=1 seed=0",
+        "out=x loss=focal loss.gamma=0 optimizer.lr=1 seed=0",  # what there is only here takes all its values
+        "out=x loss=focal loss.gamma=2 optimizer.lr=1 seed=0",
+        "out=x loss=dice optimizer.lr=1 seed=0",
+        "out=x loss=ce loss.class_weights=null optimizer.lr=1 seed=0",
+        "out=x loss=ce loss.class_weights=auto optimizer.lr=2 seed=0",
+        "out=x loss=ce loss.class_weights=auto optimizer.lr=3 seed=0",
+    ]
+    assert lines[1::2] == [line.replace("seed=0", "seed=1") for line in lines[::2]]
+    assert read_space({}, ["optimizer.lr=1,2"]).one_at_a_time() == [["optimizer.lr=1"], ["optimizer.lr=2"]]
+    with pytest.raises(UserError, match="sweep.space: loss.gamma: any value between two is for a search"):
+        read_space({"loss.gamma": "interval(0,5)"}, []).one_at_a_time()
+
+
 @pytest.mark.parametrize(
     ("said", "override", "message"),
     [
