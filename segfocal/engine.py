@@ -119,11 +119,7 @@ def _fit(config: TrainConfig, run_dir: Path, device: PlacedDevice, team: Team) -
     stats = found.stats
     used = resumed.normalisation if resumed else None  # the weights are made for it
     data.normalise(*(used or normalization(config.model.weights, config.model.encoder) or stats["train"].mean_std))
-    config, lines = settled(config, stats["train"], device.place.world)
-    for line in lines:
-        log.info("recipe: %s", line)
-    data.settle(dataclasses.replace(chosen, batch_size=config.data.batch_size), config.augment, config.sampling)
-    config = find(config, data, device, run_dir, lambda tried: build_module(tried, data, stats["train"]))
+    config = decided(config, data, device, run_dir, stats["train"])
     seed_everything(config.seed, verbose=False)
     with team.one_first():  # weights are downloaded once
         module = build_module(config, data, stats["train"])
@@ -158,6 +154,23 @@ def _fit(config: TrainConfig, run_dir: Path, device: PlacedDevice, team: Team) -
     objective = best_value(trainer)
     log.info("%s %.4f at its best, %.1f minutes in all", config.objective, objective, (time.monotonic() - started) / 60)
     return objective
+
+
+def decided(asked: TrainConfig, data: SegmentationData, device: PlacedDevice, run_dir: Path, train: SplitStats) -> TrainConfig:
+    """The configuration with what the training data decides and what is found by trying, each told; `data` is told, too."""
+    config, lines = settled(asked, train, device.place.world)
+    for line in lines:
+        log.info("recipe: %s", line)
+    data.settle(dataclasses.replace(data.config, batch_size=config.data.batch_size), config.augment, config.sampling)
+    found = find(config, data, device, run_dir, lambda tried: build_module(tried, data, train))
+    if found == config:
+        return config
+    by_trying = {group: getattr(found, group) for group in ("data", "optimizer", "trainer")}
+    config, again = settled(dataclasses.replace(asked, **by_trying), train, device.place.world)  # other batches make other numbers of steps
+    for line in again:
+        if line not in lines:
+            log.info("recipe: %s", line)
+    return config
 
 
 def stop_pruned(trainer: Trainer) -> None:

@@ -35,6 +35,7 @@ LEFT: dict[str, Any] = {
     "sampling": AutoConfig(),
     "augment.vflip": "auto",
     "augment.rotate90": "auto",
+    "model.bias_prior": None,
     "optimizer.encoder_lr_scale": "auto",
     "callbacks.ema": "auto",
 }

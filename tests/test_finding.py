@@ -13,6 +13,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from segfocal import engine, finding
+from segfocal.data.datamodule import SegmentationData
 from segfocal.errors import UserError
 from segfocal.finding import Memory, steepest
 from segfocal.parallel.devices import placed
@@ -95,3 +96,20 @@ def test_the_steepest_place_is_found_on_a_logarithmic_scale() -> None:
     assert steepest(rates, cut.tolist()) == found
     assert steepest(rates, np.linspace(1, 2, 100).tolist()) is None
     assert steepest(rates, [1.0] * 12) is None
+
+
+def test_what_depends_on_the_number_of_steps_is_decided_by_the_batch_that_was_found(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = configured(*SMALL, "data.train=64", "trainer.max_epochs=12", "trainer.find_batch_size=8", "data.batch_size=null")
+    data = SegmentationData(config.data, config.augment, config.task, 3, 0, 0, sampling=config.sampling)
+    train = data.check()["train"]
+    with caplog.at_level(logging.INFO, "segfocal"):
+        found = engine.decided(config, data, placed(config.profile, config.trainer.precision, 0), tmp_path, train)
+    assert found.data.batch_size == data.batch_size == 8
+    assert found.callbacks.ema == 0.5
+    told = [record.getMessage() for record in caplog.records if "callbacks.ema" in record.getMessage()]
+    assert told == [
+        "recipe: callbacks.ema=0.7396: weights are averaged over the last 4 of 192 steps",
+        "recipe: callbacks.ema=0.5: weights are averaged over the last 2 of 96 steps",
+    ]

@@ -194,7 +194,7 @@ def test_a_run_that_goes_on_keeps_what_it_has_chosen() -> None:
     longer = configured("task=binary", *AUTO, "trainer.max_epochs=100000")
     assert settled(longer, split(longer, blobs(size=30)), 1)[0].data.batch_size == 8
     going = kept(longer, stored)
-    assert going == dataclasses.replace(begun, trainer=longer.trainer, model=longer.model, loss=longer.loss)
+    assert going == dataclasses.replace(begun, trainer=longer.trainer, loss=longer.loss)
     said = configured(
         "task=binary",
         "data.batch_size=2",
@@ -202,6 +202,7 @@ def test_a_run_that_goes_on_keeps_what_it_has_chosen() -> None:
         "augment=light",
         "optimizer.encoder_lr_scale=0.5",
         "callbacks.ema=null",
+        "model.bias_prior=false",
     )
     assert kept(said, stored) == said
 
@@ -216,6 +217,7 @@ def test_a_run_that_goes_on_keeps_what_it_has_chosen() -> None:
         ("callbacks", {"ema": 7}),
         ("optimizer", {"name": "adamw", "encoder_lr_scale": -1}),
         ("augment", None),
+        ("model", {"bias_prior": "x"}),
     ],
 )
 def test_what_a_checkpoint_says_of_its_choices_is_looked_at(group: str, value: object) -> None:
