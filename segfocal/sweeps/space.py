@@ -61,16 +61,19 @@ class Parameter:
         whole = isinstance(self.low, int) and isinstance(self.high, int)
         return isinstance(value, int if whole else int | float) and self.low <= value <= self.high
 
-    def every(self) -> list[str]:
-        """All values, in their order.
+    def all_values(self) -> list[str]:
+        """In their order.
 
         Raises:
-            ValueError: there is no end of them.
+            UserError: there is no end of them.
         """
         if self.choices:
             return self.choices
         if self.step is None:
-            raise ValueError("any value between two is for a search: sweep.sampler=tpe; a grid takes range(1,8) and values with commas")
+            raise UserError(
+                f"sweep.space: {self.key}: any value between two is for a search: sweep.sampler=tpe; a grid takes range(1,8) and values "
+                "with commas"
+            )
         count = round((self.high - self.low) / self.step) + 1
         return [repr(self.low + place * self.step) for place in range(count)]
 
@@ -104,15 +107,7 @@ class Space:
         Raises:
             UserError: a parameter has no end of values.
         """
-        jobs: list[dict[str, str]] = [{}]
-        for parameter in self.parameters:
-            values = _every(parameter)
-            jobs = [
-                {**job, **more}
-                for job in jobs
-                for more in ([{parameter.key: value} for value in values] if parameter.is_there(job) else [{}])
-            ]
-        return [self._line(job) for job in jobs]
+        return [self._line(job) for job in self._combinations()]
 
     def one_at_a_time(self) -> list[list[str]]:
         """Command lines of the first value of each parameter, then of each other value among the first ones of the rest; all with every seed.
@@ -123,19 +118,28 @@ class Space:
             UserError: a parameter has no end of values.
         """
         varied = [parameter for parameter in self.parameters if parameter.key != SEED]
+        seeds = Space([parameter for parameter in self.parameters if parameter.key == SEED], [])
         first: dict[str, str] = {}
         for parameter in varied:
             if parameter.is_there(first):
-                first[parameter.key] = _every(parameter)[0]
-        seeds = Space([parameter for parameter in self.parameters if parameter.key == SEED], []).grid()
+                first[parameter.key] = parameter.all_values()[0]
         jobs = [first]
         for parameter in varied:
-            for value in _every(parameter)[1:] if parameter.key in first else ():
-                held = [Parameter(key, choices=[chosen]) for key, chosen in {**first, parameter.key: value}.items()]
-                there = {each.key: each for each in held}
-                rest = [dataclasses.replace(there.get(each.key, each), when=each.when) for each in varied]
-                jobs += [dict(said.split("=", 1) for said in line) for line in Space(rest, []).grid()]
-        return [[*self._line(job), *seed] for job in jobs for seed in seeds]
+            for value in parameter.all_values()[1:] if parameter.key in first else ():
+                held = {**first, parameter.key: value}
+                near = [dataclasses.replace(each, choices=[held[each.key]]) if each.key in held else each for each in varied]
+                jobs += Space(near, [])._combinations()
+        return [self._line({**job, **seed}) for job in jobs for seed in seeds._combinations()]
+
+    def _combinations(self) -> list[dict[str, str]]:
+        jobs: list[dict[str, str]] = [{}]
+        for parameter in self.parameters:
+            jobs = [
+                {**job, **more}
+                for job in jobs
+                for more in ([{parameter.key: value} for value in parameter.all_values()] if parameter.is_there(job) else [{}])
+            ]
+        return jobs
 
     def _line(self, chosen: dict[str, str]) -> list[str]:
         return [*self.fixed, *(f"{key}={value}" for key, value in chosen.items())]
@@ -155,14 +159,6 @@ class Space:
     def plain(self) -> list[dict[str, Any]]:
         """What two studies of the same space have in common."""
         return [asdict(parameter) for parameter in self.parameters]
-
-
-def _every(parameter: Parameter) -> list[str]:
-    """All values of a parameter; raises UserError where there is no end of them."""
-    try:
-        return parameter.every()
-    except ValueError as error:
-        raise UserError(f"sweep.space: {parameter.key}: {error}") from None
 
 
 def read_space(said: dict[str, str | Conditional], overrides: Sequence[str]) -> Space:
