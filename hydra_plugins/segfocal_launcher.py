@@ -81,7 +81,7 @@ class ProcessLauncher(Launcher):
                 runs = self._runner(sweep, config)
                 queue = queue_of(record, sweep)
                 record.save()
-                with Watch(keys) as watch:
+                with Watch(record, keys) as watch:
                     runs(record, queue, _program(), watch)
             finally:
                 holding.close()

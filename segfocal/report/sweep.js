@@ -32,6 +32,8 @@
     return { at, ticks: shown };
   }
 
+  const dots = (more = {}) => ({ color: colourOf("--accent"), size: 8, opacity: 0.75, ...more });
+
   drawn.set("chart-parallel", () => {
     const axes = [...parameters.map(scaled), { at: values.map((value) => (high === low ? 0.5 : (value - low) / (high - low))),
       ticks: [0, 0.25, 0.5, 0.75, 1].map((place) => [place, (low + place * (high - low)).toPrecision(3)]) }];
@@ -47,7 +49,17 @@
         xshift: axis === axes.length - 1 ? 6 : -6, font: { size: 11, color: colourOf("--ink") }, bgcolor: colourOf("--card"), borderpad: 1 }))) }];
   });
 
-  const dots = (more = {}) => ({ color: colourOf("--accent"), size: 8, opacity: 0.75, ...more });
+  drawn.set("chart-changes", () => {
+    const [{ texts: changes }] = parameters;
+    const mean = (change) => { const there = values.filter((_, place) => changes[place] === change); return there.reduce((sum, value) => sum + value, 0) / there.length; };
+    const names = [...new Set(changes)].sort((one, other) => goodness(mean(one)) - goodness(mean(other))); // the best on top
+    const at = changes.map((change) => names.indexOf(change));
+    const first = changes.includes("nothing") ? [mean("nothing")] : [];
+    return [[{ type: "scatter", mode: "markers", x: values, y: at, marker: dots({ size: 6, opacity: 0.5 }), ...hover },
+      { type: "scatter", mode: "markers", x: names.map(mean), y: names.map((_, place) => place), marker: { symbol: "circle-open", size: 11, color: colourOf("--ink"), line: { width: 2 } }, hoverinfo: "skip" }],
+    { margin: { l: 12, t: 8, b: 44 }, xaxis: { title: { text: objective } }, shapes: first.map((x) => ({ type: "line", x0: x, x1: x, yref: "paper", y0: 0, y1: 1, line: { color: colourOf("--quiet"), width: 1.5, dash: "dot" } })),
+      yaxis: { tickvals: names.map((_, place) => place), ticktext: names.map(plain), range: [-0.7, names.length - 0.3], automargin: true } }];
+  });
 
   drawn.set("chart-trials", () => {
     const best = values.map((_, place) => (minimised ? Math.min : Math.max)(...values.slice(0, place + 1)));

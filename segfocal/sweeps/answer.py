@@ -20,7 +20,7 @@ from segfocal.report.table import written
 from segfocal.rundir import quoted, shown_path
 from segfocal.sweeps.compare import Group, best_first, groups_of, pareto, sign_of, value_of
 from segfocal.sweeps.importance import Importance, importance_of
-from segfocal.sweeps.record import SEED, Job, Record, brief, said_by, says_how, swept_keys
+from segfocal.sweeps.record import SEED, Job, Record, brief, says_how, told_apart, varied_in
 
 UNKNOWN = "–"
 WIDE = 200  # columns, for a log; a terminal says how many it has
@@ -60,14 +60,14 @@ class Answer:
 
 
 def answer_of(record: Record) -> Answer:
-    swept = swept_keys([job.overrides for job in record.jobs])
+    swept = varied_in(record)
     keys = [key for key in swept if key != SEED]
     groups = groups_of(record, keys) if SEED in swept else _alone(record, keys)
-    return Answer(record, keys, SEED in swept, groups, importance_of(record, swept))
+    return Answer(record, keys, SEED in swept, groups, importance_of(record, swept if record.against == "best" else []))
 
 
 def _alone(record: Record, keys: list[str]) -> list[Group]:
-    return [Group([said_by(job).get(key, "") for key in keys], [job]) for job in best_first(record)]
+    return [Group([told_apart(record, job).get(key, "") for key in keys], [job]) for job in best_first(record)]
 
 
 def write_answer(record: Record, page: bool = True) -> None:
@@ -111,7 +111,7 @@ def table(answer: Answer) -> Table:
         drawn.add_column(Text(parts), overflow="fold", justify="right" if right else "left", no_wrap=right)
     for place, group in enumerate(answer.groups, start=1):
         job = group.jobs[0]
-        values = [Text(brief(value)) for value in varied(answer, group)]
+        values = [Text(brief(value)) for value in group.values]
         if answer.seeds:
             drawn.add_row(str(place), *values, *figures(group))
         else:
@@ -119,14 +119,6 @@ def table(answer: Answer) -> Table:
             label = f"{'*' if job.number in front else ''}{job.number}"
             drawn.add_row(label, *values, shown(job), *map(number, _others(record, job)), Text(where))
     return drawn
-
-
-def varied(answer: Answer, group: Group) -> list[str]:
-    """The values of a group; where it is compared with the first, those alone that are not the first one's."""
-    first = min(answer.groups, key=lambda each: each.jobs[0].number)
-    if answer.record.against == "best" or group is first:
-        return group.values
-    return ["" if value == of_first else value for value, of_first in zip(group.values, first.values, strict=True)]
 
 
 def shortest(keys: Sequence[str]) -> dict[str, str]:
@@ -204,7 +196,7 @@ def as_csv(answer: Answer) -> str:
         difference = group.difference
         of_group = [group.mean, group.deviation, len(group.by_seed), difference and difference.value, difference and difference.p]
         for job in group.jobs:
-            said = said_by(job)
+            said = told_apart(record, job)
             end = [job.directory, job.state, job.failure, round(job.seconds, 1)]
             values = [said.get(key, "") for key in swept]
             rows.append([job.number, *values, value_of(job), *_others(record, job), *(of_group if own else []), *end])

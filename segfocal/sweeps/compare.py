@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
 
-from segfocal.sweeps.record import SEED, Job, Record, said_by
+from segfocal.sweeps.record import SEED, Job, Record, said_by, told_apart
 
 MINIMISED = "val/loss"
 MOST_EXACT = 30  # pairs; 2^15 sums for each half
@@ -108,7 +108,7 @@ def groups_of(record: Record, keys: Sequence[str]) -> list[Group]:
     """
     found: dict[tuple[str, ...], Group] = {}
     for job in record.jobs:
-        said = said_by(job)
+        said = told_apart(record, job)
         values = [said.get(key, "") for key in keys]
         found.setdefault(tuple(values), Group(values)).jobs.append(job)
     sign = sign_of(record)

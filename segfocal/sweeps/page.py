@@ -10,9 +10,9 @@ from urllib.parse import quote
 
 from segfocal import __version__
 from segfocal.report.html import rendered
-from segfocal.sweeps.answer import UNKNOWN, Answer, commands, figures, least_p, number, shown, varied
+from segfocal.sweeps.answer import UNKNOWN, Answer, commands, figures, least_p, number, shown
 from segfocal.sweeps.compare import MINIMISED, Group, seed_of, value_of
-from segfocal.sweeps.record import Job, said_by
+from segfocal.sweeps.record import Job, told_apart
 from segfocal.sweeps.scale import by_powers, numbers_of
 from segfocal.sweeps.watch import clock
 
@@ -31,12 +31,11 @@ def page_of(answer: Answer) -> str:
         tiles=tiles(answer) if values else [],
         commands=commands(answer),
         figures=figures,
-        varied=varied,
         number=number,
         value_of=value_of,
         seed_of=seed_of,
         shown=shown,
-        said_by=said_by,
+        told_apart=told_apart,
         clock=clock,
         note=least_p(answer),
         link=lambda job: link(answer, job),
@@ -98,6 +97,8 @@ def _chance(answer: Answer, best: Group) -> dict[str, str]:
 
 def called(answer: Answer, group: Group) -> str:
     """A group by what tells it from the others."""
+    if answer.record.against == "first":
+        return f"changed: {group.values[0]}"
     said = [f"{key}={value}" for key, value in zip(answer.keys, group.values, strict=True) if value]
     return ", ".join(said) or f"all of seed ({len(group.jobs)})"
 
@@ -111,7 +112,7 @@ def link(answer: Answer, job: Job) -> str:
 def chart_data(answer: Answer) -> dict[str, Any]:
     """For `sweep.js`: what is varied, and each job that has a value."""
     jobs = [job for job in answer.record.jobs if value_of(job) is not None]
-    said = [said_by(job) for job in jobs]
+    said = [told_apart(answer.record, job) for job in jobs]
     return {
         "objective": answer.record.objective,
         "minimised": answer.record.objective == MINIMISED,

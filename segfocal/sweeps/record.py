@@ -15,6 +15,7 @@ from segfocal.wholefile import write_whole
 FILE = "sweep.json"
 LOCK = ".lock"
 SEED = "seed"
+CHANGED = "changed"  # stands for all keys where one value is changed at a time
 State = Literal["waiting", "running", "finished", "pruned", "failed", "interrupted"]
 NO_PART = {"hydra", "out", "sweep", "report"}  # of what a job is: where it is written, and how it is run
 SEARCHED = (
@@ -121,6 +122,22 @@ def command_of(overrides: list[str]) -> list[str]:
 def says_how(override: str) -> bool:
     """Whether it says how a sweep is run, not what its jobs are."""
     return override.lstrip("+~").startswith(("sweep.", "sweep=", "hydra", "out="))
+
+
+def varied_in(record: Record) -> list[str]:
+    """What tells its jobs apart, the seed included."""
+    keys = swept_keys([job.overrides for job in record.jobs])
+    return keys if record.against == "best" else [CHANGED, *(key for key in keys if key == SEED)]
+
+
+def told_apart(record: Record, job: Job) -> dict[str, str]:
+    """The values of a job by key; where jobs are compared with the first, what is not as there in the place of all but the seed."""
+    said = said_by(job)
+    if record.against == "best":
+        return said
+    first = said_by(record.jobs[0])
+    changes = [f"{key}={value}" for key, value in said.items() if key != SEED and value != first.get(key)]
+    return {CHANGED: " ".join(changes) or "nothing", **({SEED: said[SEED]} if SEED in said else {})}
 
 
 def said_by(job: Job) -> dict[str, str]:

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 
 from segfocal.sweeps.process import Running
-from segfocal.sweeps.record import Job, Record, brief
+from segfocal.sweeps.record import CHANGED, Job, Record, brief, told_apart
 
 MOST_ROWS = 20
 
@@ -19,11 +19,12 @@ MOST_ROWS = 20
 class Watch:
     """
     Args:
-        keys: what the jobs differ in.
+        record: of the sweep.
+        keys: what its jobs differ in.
     """
 
-    def __init__(self, keys: list[str]) -> None:
-        self.keys = keys
+    def __init__(self, record: Record, keys: list[str]) -> None:
+        self.record, self.keys = record, keys
         self.live = Live(console=Console(), refresh_per_second=2, transient=True) if sys.stdout.isatty() else None
 
     def __enter__(self) -> Watch:
@@ -43,7 +44,7 @@ class Watch:
     def ended(self, job: Job) -> None:
         """Say what a job came to."""
         value = "" if job.objective is None else f" {job.objective:.4f}"
-        said = f"job {job.number} {' '.join(said_of(job, self.keys))}: {job.said}{value}, {job.seconds:.0f} s" + (
+        said = f"job {job.number} {' '.join(said_of(self.record, job, self.keys))}: {job.said}{value}, {job.seconds:.0f} s" + (
             f": {job.failure}" if job.failure and job.failure != job.state else ""
         )
         if self.live:
@@ -52,8 +53,11 @@ class Watch:
             print(said, flush=True)
 
 
-def said_of(job: Job, keys: list[str]) -> list[str]:
-    """The overrides in which a job differs from the others."""
+def said_of(record: Record, job: Job, keys: list[str]) -> list[str]:
+    """The overrides in which a job differs from the others, or from the first."""
+    if record.against == "first":
+        apart = told_apart(record, job)
+        return [apart.pop(CHANGED), *(f"{key}={value}" for key, value in apart.items())]
     said = [line.partition("=") for line in job.overrides]
     return [f"{key}={brief(value)}" for key, _, value in said if key.lstrip("+") in keys]
 
@@ -73,7 +77,7 @@ def table(record: Record, running: list[Running], keys: list[str]) -> Table:
         seconds = job.seconds + (now[job.number].seconds if job.number in now else 0)
         drawn.add_row(
             str(job.number),
-            " ".join(said_of(job, keys)),
+            " ".join(said_of(record, job, keys)),
             job.state,
             f"{progress[0]}/{progress[1]}" if progress else "",
             "" if job.objective is None else f"{job.objective:.4f}",

@@ -143,12 +143,12 @@ def test_where_one_value_is_changed_at_a_time_all_are_compared_with_the_first(tm
     assert read(tmp_path) == record
     out = capsys.readouterr().out
     assert "to the" in out and "first" in out
-    rows = [re.findall(r"[^│┃]+", line)[1:] for line in out.splitlines() if line.startswith("│")]
-    assert [[cell.strip() for cell in row] for row in rows] == [
-        ["1", "", "0.7000", "0.1414", "2", "+0.1500", "0.5"],
-        ["", "b", "0.6000", "0.1414", "2", "+0.0500", "1"],
-        ["0", "a", "0.5500", "0.0707", "2", "", ""],
-        ["2", "", "0.2500", "0.0707", "2", "-0.3000", "0.5"],
+    rows = [[cell.strip() for cell in line.split("│")[2:-1]] for line in out.splitlines() if line.startswith("│")]
+    assert rows == [
+        ["loss.gamma=1", "0.7000", "0.1414", "2", "+0.1500", "0.5"],
+        ["optimizer=b", "0.6000", "0.1414", "2", "+0.0500", "1"],
+        ["nothing", "0.5500", "0.0707", "2", "", ""],
+        ["loss.gamma=2", "0.2500", "0.0707", "2", "-0.3000", "0.5"],
     ]
     assert "to_first" in (tmp_path / "sweep.csv").read_text().splitlines()[0]
     page = page_of(answer_of(record))
@@ -327,6 +327,19 @@ def test_the_page_in_a_browser(opened: Open, tmp_path: Path) -> None:  # noqa: F
     tab.goto((tmp_path / "sweep.html").as_uri())
     tab.locator("#runs a").first.click()
     assert tab.title() == "run"
+
+
+def test_the_page_shows_what_each_change_comes_to(opened: Open, tmp_path: Path) -> None:  # noqa: F811
+    record = sweep(tmp_path)
+    record.against = "first"
+    tab = opened(page_of(answer_of(record)))
+    plots = tab.evaluate(
+        "[...document.querySelectorAll('.plot')].map((plot) => [plot.id, plot.querySelectorAll('.scatterlayer .point').length])"
+    )
+    assert plots == [["chart-changes", 9 + 3], ["chart-trials", 9]]
+    assert tab.locator("#chart-changes .ytick text").all_text_contents() == ["nothing", "loss.gamma=2", "loss.gamma=1"]
+    assert tab.locator("#chart-changes .shapelayer path").count() == 1
+    assert tab.locator("#groups td:nth-child(2)").all_inner_texts() == ["loss.gamma=1", "loss.gamma=2", "nothing"]
 
 
 def test_the_command(tmp_path: Path) -> None:
