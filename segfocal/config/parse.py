@@ -88,9 +88,11 @@ def sweeps(overrides: list[str]) -> list[str]:
         return []
     lines = [item.input_line or "" for item in parsed if item.is_sweep_override()]
     searches = [
-        item for item in parsed if item.key_or_group == "sweep.sampler" or (item.key_or_group == "sweep" and item.value() != "grid")
+        item
+        for item in parsed
+        if item.key_or_group in ("sweep.sampler", "sweep.one_at_a_time") or (item.key_or_group == "sweep" and item.value() != "grid")
     ]
-    return [f"{item.input_line}: a search is what -m does" for item in searches] + [
+    return [f"{item.input_line}: a sweep is what -m does" for item in searches] + [
         f"{line}: several values are tried one after another by -m; a list stands in brackets, '{key}=[{value}]'"
         for line in lines
         for key, _, value in [line.partition("=")]

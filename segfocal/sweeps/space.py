@@ -191,7 +191,9 @@ def read_space(said: dict[str, str | Conditional], overrides: Sequence[str]) -> 
             parameters[key] = parameter
             parameter.when = open_conditions
     if not parameters and not problems:
-        problems.append("sweep.space: there is nothing to search: loss.gamma='interval(0,5)', or another parameter and its values")
+        problems.append(
+            "sweep.space: nothing is varied: say a parameter and its values, as in optimizer.lr=1e-3,3e-3 or, for a search, optimizer.lr='interval(1e-4,1e-2)'"
+        )
     if problems:
         raise UserError("\n".join(problems))
     return Space(list(parameters.values()), [item.input_line or "" for item in given.values() if not item.is_sweep_override()])

@@ -104,7 +104,8 @@ def test_mistakes_are_said_before_the_first_job(sweep: Sweep, tmp_path: Path, ov
 
 
 def test_the_grid_takes_no_interval(sweep: Sweep) -> None:  # noqa: F811
-    assert sweeps(["sweep=asha", "seed=1"]) == ["sweep=asha: a search is what -m does"]
+    assert sweeps(["sweep.one_at_a_time=true"]) == ["sweep.one_at_a_time=true: a sweep is what -m does"]
+    assert sweeps(["sweep=asha", "seed=1"]) == ["sweep=asha: a sweep is what -m does"]
     assert sweeps(["sweep=grid", "sweep.jobs=2"]) == []  # which each job is told
     done = sweep("loss.gamma=interval(0,5)")
     assert (done.code, done.err) == (2, "loss.gamma=interval(0,5): an interval is for a search: sweep.sampler=tpe\n")
@@ -188,7 +189,7 @@ def test_one_value_is_changed_at_a_time_with_every_seed() -> None:
         ({}, "optimizer.lr=tag(log,interval(0,1))", "optimizer.lr=tag(log,interval(0,1)): a logarithm wants a lower end above 0, not 0"),
         ({}, "seed=tag(log,range(1,9))", "seed=tag(log,range(1,9)): a range of steps has no logarithm"),
         ({}, "seed=range(3,3)", "seed=range(3,3): the range is empty"),
-        ({}, "seed=3", "sweep.space: there is nothing to search"),
+        ({}, "seed=3", "sweep.space: nothing is varied"),
         ({"loss.gamma": "2"}, "seed=3", "sweep.space: loss.gamma: 2: one value alone"),
         ({"loss.gamma": "interval(0"}, "seed=3", "sweep.space: loss.gamma: interval(0: not of Hydra's grammar"),
         ({"seed": Conditional(when={"loss": "ce"}, values="1,2"), "loss": "ce,dice"}, "out=x", "when loss: no parameter before it"),
