@@ -66,7 +66,8 @@ def test_every_option_is_explained_composed_and_built(path: Path) -> None:
     config = composed(overrides)
     one, two = [1] * config.task.num_classes, [2] * config.task.num_classes
     assert build_loss(balanced(config.loss, ClassCounts(one, two, one, two, 1), config.task), config.task) is not None
-    optimizer = OPTIMIZERS.build(config.optimizer, torch.nn.Conv2d(1, 1, 1))
+    assert config.optimizer.encoder_lr_scale == "auto"
+    optimizer = OPTIMIZERS.build(dataclasses.replace(config.optimizer, encoder_lr_scale=0.5), torch.nn.Conv2d(1, 1, 1))
     assert SCHEDULERS.build(config.scheduler, optimizer, 10, False)["scheduler"] is not None
     settled = {key: 0.5 for key in ("vflip", "rotate90") if getattr(config.augment, key) == "auto"}
     image, mask = TrainTransform(dataclasses.replace(config.augment, **settled), [32, 32], 255)(*blobs(1)[0], seed=1)

@@ -219,8 +219,8 @@ def test_the_ablation_begins_with_the_default_and_all_its_jobs_can_be_run(task: 
     register_schemas()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         composed = compose("train", [f"task={task}", "sweep=ablation"])
-        lines = read_space(parse(SweepConfig, composed.sweep).space, [f"task={task}"]).one_at_a_time()
+        lines = read_space(parse(SweepConfig, composed.sweep).space, [f"task={task}", "seed=0"]).one_at_a_time()
         assert mistakes_of_jobs(TrainConfig, "train", lines) == []
         first, default = parse(TrainConfig, compose("train", lines[0])), parse(TrainConfig, compose("train", [f"task={task}"]))
     assert first == default
-    assert len(lines) == 3 * 23
+    assert len(lines) == 23
