@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from segfocal.checkpoint import check_same_model
 from segfocal.config.run import TrainConfig
 from segfocal.config.sampling import RareClassConfig, UniformConfig
 from segfocal.data.measure import SampleStats, measure
 from segfocal.data.sampling import class_chances
 from segfocal.data.stats import SplitStats
+from segfocal.errors import UserError
 from segfocal.recipe import kept, settled, steps_of
 from tests.test_training import configured
 
@@ -225,3 +228,13 @@ def test_what_a_checkpoint_says_of_its_choices_is_looked_at(group: str, value: o
     stored = dataclasses.asdict(settled(config, split(config, blobs()), 1)[0]) | {group: value}
     with pytest.raises((KeyError, TypeError, ValueError)):
         kept(config, stored)
+
+
+def test_what_is_left_to_the_recipe_goes_on_and_another_rate_of_the_encoder_does_not() -> None:
+    config = configured("task=binary", "model.weights=imagenet", *AUTO)
+    begun, _ = settled(config, split(config, blobs()), 1)
+    content = {"optimizer_states": [{}], "segfocal": {"config": dataclasses.asdict(begun)}}
+    check_same_model(content, dataclasses.asdict(config), Path("last.ckpt"))
+    other = configured("task=binary", "model.weights=imagenet", "optimizer.encoder_lr_scale=1", *AUTO)
+    with pytest.raises(UserError, match=r"cannot be gone on from with optimizer.encoder_lr_scale=1.0 \(the checkpoint: 0.3\)$"):
+        check_same_model(content, dataclasses.asdict(other), Path("last.ckpt"))

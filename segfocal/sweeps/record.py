@@ -18,13 +18,8 @@ SEED = "seed"
 CHANGED = "changed"  # stands for all keys where one value is changed at a time
 State = Literal["waiting", "running", "finished", "pruned", "failed", "interrupted"]
 NO_PART = {"hydra", "out", "sweep", "report"}  # of what a job is: where it is written, and how it is run
-SEARCHED = (
-    "sweep=",
-    "sweep.space",
-    "sweep.sampler=",
-    "sweep.also=",
-    "sweep.one_at_a_time=",
-)  # what a search is, by which it is recognised, too
+# What the jobs of a sweep are, by which it is recognised, too.
+SEARCHED = ("sweep=", "sweep.space", "sweep.sampler=", "sweep.also=", "sweep.one_at_a_time=")
 
 
 @dataclass

@@ -10,7 +10,7 @@ import pytest
 from tests.reliability.chained import CHANCE, differing, kept, train
 
 HOW = {
-    "no workers": ["data.num_workers=0", "data.cache=ram", "scheduler=onecycle", "objective=val/loss"],
+    "no workers": ["data.num_workers=0", "data.cache=ram", "scheduler=onecycle", "objective=val/loss", "optimizer.encoder_lr_scale=0.3"],
     "two workers": [
         "data.num_workers=2",
         "data.cache=disk",
