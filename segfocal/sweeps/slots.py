@@ -67,8 +67,10 @@ class Slots:
     devices: list[list[str]] = field(default_factory=list)
 
     def environment(self, slot: int) -> dict[str, str]:
-        """Of a job in a slot; what the user has set goes before."""
-        env = {"OMP_NUM_THREADS": str(self.threads), "HYDRA_FULL_ERROR": "1"} | os.environ  # its advice would stand last
+        """Of a job in a slot; what the user has set goes before, but that threads of one job do not wait for those of another."""
+        env = {"HYDRA_FULL_ERROR": "1"} | os.environ  # its advice would stand last
+        said = env.get("OMP_NUM_THREADS", "")
+        env["OMP_NUM_THREADS"] = str(min(int(said), self.threads) if said.isdecimal() and int(said) else self.threads)
         if self.devices:
             env[self.variable] = ",".join(self.devices[slot])
         return env

@@ -21,7 +21,7 @@ from segfocal.config.run import TrainConfig
 from segfocal.config.schema import CONF, register_schemas
 from segfocal.config.sweep import SweepConfig
 from segfocal.errors import UserError
-from segfocal.sweeps.slots import slots_of
+from segfocal.sweeps.slots import Slots, slots_of
 from segfocal.sweeps.space import read_space
 from tests.conftest import ROOT, Result, Started
 
@@ -124,6 +124,15 @@ def test_jobs_run_at_once_and_share_the_cores(sweep: Sweep, tmp_path: Path) -> N
     one, other = seen(tmp_path, "0"), seen(tmp_path, "1")
     assert max(float(str(each["started"])) for each in (one, other)) < min(float(str(each["ended"])) for each in (one, other))
     assert one["OMP_NUM_THREADS"] == str(max(1, len(os.sched_getaffinity(0)) // 2))
+
+
+@pytest.mark.parametrize(("said", "taken"), [(None, "4"), ("2", "2"), ("16", "4"), ("16,2", "4"), ("0", "4")])
+def test_threads_of_jobs_are_not_more_than_cores(monkeypatch: pytest.MonkeyPatch, said: str | None, taken: str) -> None:
+    """A cluster sets as many as the whole allocation has: twice the threads on the same cores were nine times slower."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if said is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", said)
+    assert Slots(4, threads=4).environment(0)["OMP_NUM_THREADS"] == taken
 
 
 def test_each_job_sees_gpus_of_its_own(sweep: Sweep, tmp_path: Path) -> None:
