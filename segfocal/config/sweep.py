@@ -39,7 +39,8 @@ class SweepConfig:
         sampler: what chooses the values of each trial; null: none does, every combination is a job.
         seed: of the sampler.
         trials: how many the study comes to, all that work on it together.
-        space: parameters and their values in Hydra's grammar; the command line's own go before. Without a sampler all combinations.
+        space: parameters and their values in Hydra's grammar; the command line's own go before, null leaves one out. Without a
+            sampler all combinations.
         one_at_a_time: the first value of each parameter, and jobs that differ from that in one alone, in the place of all combinations; each
             of these with every `seed`.
         also: figures to optimise beside `objective`.
@@ -58,7 +59,7 @@ class SweepConfig:
     sampler: Sampler | None = None
     seed: Index = 0
     trials: Count = 20
-    space: dict[str, str | Conditional] = Field(default_factory=dict)
+    space: dict[str, str | Conditional | None] = Field(default_factory=dict)
     one_at_a_time: Flag = False
     also: list[str] = Field(default_factory=list)
     pruner: Pruner | None = None

@@ -161,7 +161,7 @@ class Space:
         return [asdict(parameter) for parameter in self.parameters]
 
 
-def read_space(said: dict[str, str | Conditional], overrides: Sequence[str]) -> Space:
+def read_space(said: dict[str, str | Conditional | None], overrides: Sequence[str]) -> Space:
     """The space of a configuration and a command line; the latter's values go before.
 
     Args:
@@ -176,9 +176,9 @@ def read_space(said: dict[str, str | Conditional], overrides: Sequence[str]) -> 
     problems: list[str] = []
     parameters: dict[str, Parameter] = {}
     for key in [*(key for key in given if key not in said), *said]:
-        if key in alone:
+        if key in alone or (key not in given and said[key] is None):
             continue
-        entry = said.get(key, "")
+        entry = said.get(key) or ""
         when = entry.when if isinstance(entry, Conditional) else {}
         place = str(given[key].input_line) if key in given else f"sweep.space: {key}: {_values(entry)}"
         try:

@@ -15,7 +15,8 @@ import pytest
 from optuna.trial import TrialState
 
 from segfocal import checkpoint as checkpoints
-from segfocal.config.parse import sweeps
+from segfocal.config.parse import parse_sweep, sweeps
+from segfocal.config.run import TrainConfig
 from segfocal.config.sweep import Conditional, SweepConfig
 from segfocal.engine import fit
 from segfocal.errors import UserError
@@ -115,7 +116,7 @@ def test_the_grid_takes_no_interval(sweep: Sweep) -> None:  # noqa: F811
 
 
 def test_the_command_line_goes_before_the_space_of_the_option() -> None:
-    said: dict[str, str | Conditional] = {
+    said: dict[str, str | Conditional | None] = {
         "loss": "focal,dice",
         "loss.gamma": Conditional(when={"loss": "focal"}, values="interval(0, 5)"),
         "optimizer.lr": "tag(log, interval(1e-4, 1e-2))",
@@ -135,7 +136,7 @@ def test_the_command_line_goes_before_the_space_of_the_option() -> None:
 
 
 def test_a_grid_has_the_combinations_that_there_are() -> None:
-    said: dict[str, str | Conditional] = {
+    said: dict[str, str | Conditional | None] = {
         "loss": "ce,focal,focal_dice",
         "loss.gamma": Conditional(when={"loss": "focal"}, values="range(0,2)"),
         "loss.smooth": Conditional(when={"loss": "focal_dice, ce"}, values="0.5,1"),
@@ -158,8 +159,18 @@ def test_a_grid_has_the_combinations_that_there_are() -> None:
         read_space({"loss.gamma": "interval(0,5)"}, []).grid()
 
 
+def test_null_leaves_a_parameter_of_the_space_out() -> None:
+    said: dict[str, str | Conditional | None] = {"loss": "ce,dice", "optimizer.lr": None, "augment": None}
+    assert read_space(said, ["augment=auto,none"]).grid() == [
+        [loss, augment] for loss in ("loss=ce", "loss=dice") for augment in ("augment=auto", "augment=none")
+    ]
+    ((_, config),) = parse_sweep(TrainConfig, "train", ["sweep=ablation", "sweep.space={loss.gamma: null, seed: null}"], 1)
+    left = {parameter.key for parameter in read_space(config.sweep.space, []).parameters}
+    assert left == set(config.sweep.space) - {"loss.gamma", "seed"}
+
+
 def test_one_value_is_changed_at_a_time_with_every_seed() -> None:
-    said: dict[str, str | Conditional] = {
+    said: dict[str, str | Conditional | None] = {
         "loss": "ce,focal,dice",
         "loss.class_weights": Conditional(when={"loss": "ce"}, values="auto,null"),
         "loss.gamma": Conditional(when={"loss": "focal"}, values="0,2"),
@@ -200,7 +211,7 @@ def test_one_value_is_changed_at_a_time_with_every_seed() -> None:
         ),
     ],
 )
-def test_a_space_that_is_none(said: dict[str, str | Conditional], override: str, message: str) -> None:
+def test_a_space_that_is_none(said: dict[str, str | Conditional | None], override: str, message: str) -> None:
     with pytest.raises(UserError) as raised:
         read_space(said, [override])
     assert message in str(raised.value)
