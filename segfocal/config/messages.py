@@ -14,7 +14,7 @@ from segfocal.config.schema import REGISTRIES
 from segfocal.nearest import did_you_mean
 
 # What pydantic adds to the place of an error to say which member of a union it tried.
-UNION_MEMBER = re.compile(r"\[|\]|^(float|int|str|bool|none|literal|constrained-.*|nullable.*)$")
+UNION_MEMBER = re.compile(r"\[|\]|^(float|int|str|bool|none|literal|constrained-.*|nullable.*|Conditional)$")
 
 SAID = {
     "greater_than_equal": "must be at least {ge}",
@@ -28,6 +28,7 @@ SAID = {
     "bool_type": "must be true or false",
     "string_type": "must be text",
     "list_type": "must be a list, as in [1,2]",
+    "dataclass_type": "a mapping",
     "dict_type": "must be a mapping, as in {{0:0,255:1}}",
     "too_short": "must have at least {min_length} items, not {actual_length}",
     "too_long": "must have at most {max_length} items, not {actual_length}",

@@ -217,6 +217,12 @@ def test_a_space_that_is_none(said: dict[str, str | Conditional | None], overrid
     assert message in str(raised.value)
 
 
+def test_a_space_that_is_no_text_is_one_line() -> None:
+    with pytest.raises(UserError) as raised:
+        parse_sweep(TrainConfig, "train", ["sweep=ablation", "sweep.space={loss: 3}"], 1)
+    assert str(raised.value) == "sweep.space.loss=3: must be text or a mapping"
+
+
 def test_options_of_a_search_want_a_sampler() -> None:
     for wrong, message in [
         ({"pruner": "asha"}, "sweep.pruner: is for a search: sweep.sampler=tpe"),
