@@ -18,7 +18,7 @@ from rich.text import Text
 
 from segfocal.report.table import written
 from segfocal.rundir import quoted, shown_path
-from segfocal.sweeps.compare import Group, best_first, groups_of, pareto, sign_of, value_of
+from segfocal.sweeps.compare import Difference, Group, best_first, groups_of, pareto, sign_of, value_of
 from segfocal.sweeps.importance import Importance, importance_of
 from segfocal.sweeps.record import SEED, Job, Record, brief, says_how, told_apart, varied_in
 
@@ -139,15 +139,20 @@ def _others(record: Record, job: Job) -> list[float | None]:
 
 
 def figures(group: Group) -> list[str]:
-    """Mean, standard deviation, how many seeds, the difference and its p-value, as text."""
+    """Mean, standard deviation, how many seeds, the difference with its interval, and its p-value, as text."""
     difference = group.difference
     return [
         number(group.mean),
         number(group.deviation),
         f"{len(group.by_seed)}" if group.complete else f"{len(group.by_seed)} of {len(group.jobs)}",
-        "" if difference is None else f"{difference.value:+.4f}",
+        "" if difference is None else apart(difference),
         "" if difference is None else UNKNOWN if difference.p is None else f"{difference.p:.3g}",
     ]
+
+
+def apart(difference: Difference) -> str:
+    """With its interval, where there is one."""
+    return f"{difference.value:+.4f}" + ("" if difference.margin is None else f" ±{difference.margin:.4f}")
 
 
 def number(value: float | None) -> str:
@@ -165,7 +170,7 @@ def least_p(answer: Answer) -> str:
     pairs = max((group.difference.pairs for group in answer.groups if group.difference), default=0)
     if pairs < 2:
         return f"p: a single seed in common with the {answer.record.against} cannot tell whether a difference is chance" if pairs else ""
-    return f"p: paired over seeds, by flipping signs; with {pairs} seeds none below {2 ** (1 - pairs):.3g} is possible"
+    return f"±: 95 % interval (Student's t); p: paired over seeds, by flipping signs; with {pairs} seeds none below {2 ** (1 - pairs):.3g} is possible"
 
 
 def commands(answer: Answer) -> dict[str, str]:
@@ -188,13 +193,14 @@ def _value(path: Path) -> str:
 
 def as_csv(answer: Answer) -> str:
     """A row for each job, best first; where seeds are varied, with the figures of its group."""
-    own = ["mean", "sd", "seeds", f"to_{answer.record.against}", "p"] if answer.seeds else []
+    own = ["mean", "sd", "seeds", f"to_{answer.record.against}", "margin", "p"] if answer.seeds else []
     swept = [*answer.keys, *([SEED] if answer.seeds else [])]
     record = answer.record
     rows: list[list[Any]] = [["job", *swept, record.objective, *record.others, *own, "directory", "state", "failure", "seconds"]]
     for group in answer.groups:
         difference = group.difference
-        of_group = [group.mean, group.deviation, len(group.by_seed), difference and difference.value, difference and difference.p]
+        between = [difference.value, difference.margin, difference.p] if difference else [None] * 3
+        of_group = [group.mean, group.deviation, len(group.by_seed), *between]
         for job in group.jobs:
             said = told_apart(record, job)
             end = [job.directory, job.state, job.failure, round(job.seconds, 1)]

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from segfocal import __version__
 from segfocal.report.html import rendered
-from segfocal.sweeps.answer import UNKNOWN, Answer, commands, figures, least_p, number, shown
+from segfocal.sweeps.answer import UNKNOWN, Answer, apart, commands, figures, least_p, number, shown
 from segfocal.sweeps.compare import MINIMISED, Group, seed_of, value_of
 from segfocal.sweeps.record import Job, told_apart
 from segfocal.sweeps.scale import by_powers, numbers_of
@@ -90,7 +90,7 @@ def _chance(answer: Answer, best: Group) -> dict[str, str]:
     p = other.difference.p
     return tile | {
         "value": UNKNOWN if p is None else f"p = {p:.3g}",
-        "unit": f"against the {'first' if to_first else 'second'}, {other.difference.value:+.4f}",
+        "unit": f"against the {'first' if to_first else 'second'}, {apart(other.difference)}",
         "note": spread if to_first else f"{spread}; {called(answer, other)}",
     }
 

@@ -18,10 +18,11 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from rich.console import Console
+from scipy.stats import ttest_1samp
 
 from segfocal.sweeps import compare
 from segfocal.sweeps.answer import answer_of, as_csv, commands, least_p, shortest, table, write_answer
-from segfocal.sweeps.compare import Difference, difference_of, groups_of, sign_flip_p
+from segfocal.sweeps.compare import Difference, difference_of, groups_of, sign_flip_p, t_margin
 from segfocal.sweeps.page import classes, link, page_of, parameter
 from segfocal.sweeps.record import Job, Record, command_of, read
 from tests.conftest import spawn
@@ -89,13 +90,16 @@ def test_groups_have_mean_deviation_and_paired_difference(tmp_path: Path) -> Non
     assert groups[0].difference is None
     for group in groups[1:]:
         pairs = [other - best for other, best in zip(SCORES[group.values[0]], SCORES["1"], strict=True)]
-        assert group.difference == Difference(pytest.approx(sum(pairs) / 3), 3, by_enumeration(pairs))
+        low, high = ttest_1samp(pairs, 0).confidence_interval(0.95)
+        assert group.difference == Difference(
+            pytest.approx(sum(pairs) / 3), 3, by_enumeration(pairs), pytest.approx((high - low) / 2, rel=1e-12)
+        )
     assert groups[2].difference is not None and groups[2].difference.p == 0.25  # all three lower: 2 / 2^3
     assert [group.values for group in groups_of(sweep(tmp_path, "val/loss"), ["loss.gamma"])] == [["0"], ["2"], ["1"]]
 
 
 def test_pairs_are_those_of_the_same_seed() -> None:
-    assert difference_of({"0": 1.0, "7": 2.0}, {"7": 1.5, "3": 9.0}) == Difference(-0.5, 1, None)
+    assert difference_of({"0": 1.0, "7": 2.0}, {"7": 1.5, "3": 9.0}) == Difference(-0.5, 1, None, None)
     assert difference_of({"0": 1.0}, {"1": 1.0}) is None
 
 
@@ -104,7 +108,7 @@ def test_a_failure_does_not_make_a_mean_better(tmp_path: Path) -> None:
     record.jobs[2].objective = None  # the worse seed of gamma=1
     groups = groups_of(record, ["loss.gamma"])
     assert [(group.values, len(group.by_seed), group.complete) for group in groups] == [(["0"], 2, True), (["1"], 1, False)]
-    assert groups[1].difference == Difference(pytest.approx(0.4), 1, None)
+    assert groups[1].difference == Difference(pytest.approx(0.4), 1, None, None)
 
 
 def test_the_table_and_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,8 +118,8 @@ def test_the_table_and_the_commands(tmp_path: Path, capsys: pytest.CaptureFixtur
     record.jobs.append(job(9, None, "loss.gamma=5", "seed=0", failure="FloatingPointError: [/red] not a number"))
     write_answer(record, page=False)
     out = capsys.readouterr().out
-    assert "│ 1 │ 1     │    0.6267 │ 0.0306 │      3 │         │      │" in out
-    assert "│ 3 │ 0     │    0.5500 │ 0.0557 │      3 │ -0.0767 │ 0.25 │" in out
+    assert "│ 1 │ 1     │    0.6267 │ 0.0306 │      3 │                 │      │" in out
+    assert "│ 3 │ 0     │    0.5500 │ 0.0557 │      3 │ -0.0767 ±0.1456 │ 0.25 │" in out
     assert "with 3 seeds none below 0.25 is possible" in out
     assert "job 9 failed: FloatingPointError: [/red] not a number" in out
     assert "reproduce the best: python train.py profile=cpu loss.gamma=1 seed=1\n" in out
@@ -127,6 +131,10 @@ def test_the_table_and_the_commands(tmp_path: Path, capsys: pytest.CaptureFixtur
         rows = list(csv.DictReader(file))
     assert [row["job"] for row in rows] == [*"345678012", "9"]
     assert (rows[8]["seed"], float(rows[8]["mean"]), rows[8]["p"], rows[9]["mean"]) == ("2", pytest.approx(0.55), "0.25", "")
+    assert (float(rows[8]["margin"]), rows[9]["margin"]) == (
+        pytest.approx(t_margin([a - b for a, b in zip(SCORES["0"], SCORES["1"], strict=True)])),
+        "",
+    )
 
 
 def test_where_one_value_is_changed_at_a_time_all_are_compared_with_the_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -145,14 +153,14 @@ def test_where_one_value_is_changed_at_a_time_all_are_compared_with_the_first(tm
     assert "to the" in out and "first" in out
     rows = [[cell.strip() for cell in line.split("│")[2:-1]] for line in out.splitlines() if line.startswith("│")]
     assert rows == [
-        ["loss.gamma=1", "0.7000", "0.1414", "2", "+0.1500", "0.5"],
-        ["optimizer=b", "0.6000", "0.1414", "2", "+0.0500", "1"],
+        ["loss.gamma=1", "0.7000", "0.1414", "2", "+0.1500 ±0.6353", "0.5"],
+        ["optimizer=b", "0.6000", "0.1414", "2", "+0.0500 ±0.6353", "1"],
         ["nothing", "0.5500", "0.0707", "2", "", ""],
-        ["loss.gamma=2", "0.2500", "0.0707", "2", "-0.3000", "0.5"],
+        ["loss.gamma=2", "0.2500", "0.0707", "2", "-0.3000 ±1.2706", "0.5"],
     ]
     assert "to_first" in (tmp_path / "sweep.csv").read_text().splitlines()[0]
     page = page_of(answer_of(record))
-    assert "against the first, +0.1500" in page and "to the first" in page
+    assert "against the first, +0.1500 ±0.6353" in page and "to the first" in page
 
 
 def test_names_are_as_short_as_they_can_be_told_apart(tmp_path: Path) -> None:
@@ -161,7 +169,7 @@ def test_names_are_as_short_as_they_can_be_told_apart(tmp_path: Path) -> None:
     assert shortest(keys) == dict(zip(keys, names, strict=True))
     record = sweep(tmp_path, scores={"0.123456789": [0.5, 0.25], "1": [0.125, 0.75]})
     narrow = io.StringIO()
-    Console(file=narrow, width=50).print(table(answer_of(record)))
+    Console(file=narrow, width=60).print(table(answer_of(record)))
     assert {"0.3750", "0.4375", "0.4419", "0.1768", "-0.0625"} <= set(re.findall(r"[+-]?0\.\d{4}", narrow.getvalue()))
 
 
