@@ -28,6 +28,7 @@ BESIDES = {
     ("data", "streaming"): ["data.root=/path", "task.classes=[crack]"],
     ("experiment", "crackforest"): ["data.root=/path"],
     ("experiment", "camvid"): ["data.root=/path"],
+    ("experiment", "camvid_best"): ["data.root=/path"],
     ("experiment", "cracks"): ["data.root=/path"],
     ("experiment", "cracks_potholes"): ["data.root=/path"],
     ("strategy", "fsdp"): ["callbacks.ema=null"],
@@ -78,6 +79,8 @@ def test_every_option_is_explained_composed_named_and_built(path: Path) -> None:
 def test_the_command_line_goes_before_the_experiment_and_the_experiment_before_the_defaults() -> None:
     config = composed("experiment=camvid", "data.root=/path", "trainer.max_epochs=3")
     assert config.trainer.max_epochs == 3
+    longer = composed("experiment=camvid_best", "data.root=/path")  # an experiment that begins with another
+    assert (longer.task, longer.model, longer.trainer.max_epochs) == (config.task, config.model, 40)
     assert config.data.crop == [256, 256]
     assert config.task.ignore_index == 11
     assert config.model.encoder == "tu-tf_efficientnet_lite0"
