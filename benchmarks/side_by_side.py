@@ -1,14 +1,13 @@
 """The same budget, side by side: python -m benchmarks.side_by_side experiment=camvid data.root=/path/to/camvid [--loss ce] [--seeds 0 1 2]
 
-Two trainings on the same splits, for as many epochs, with crops and batches of the same size, the same network, weights, threads and
-workers:
+Two trainings on the same splits, for as many epochs, with crops of the same size, the same network, weights, threads and workers:
 
-- as the examples of segmentation-models-pytorch teach it: AdamW at 5e-4, one-cycle, random crops, flips, brightness and contrast, bf16 where
-  the profile has it, a validation as often as the other's; the last weights, at 0.5 or by the highest score;
+- as the examples of segmentation-models-pytorch teach it: AdamW at 5e-4, one-cycle, batches of 8, random crops, flips, brightness and contrast,
+  bf16 where the profile has it, a validation as often as the other's; the last weights, at 0.5 or by the highest score;
 - `train.py`, with what the command says and nothing else: its best checkpoint, by the rule that is stored in it.
 
-Both are counted on whole test images by the same code. Prints IoU of each class, mean IoU, AUROC and AP, means over the seeds, and for the time of
-training minutes and images per second.
+Both are counted on whole test images by the same code. Prints IoU of each class, mean IoU, AUROC and AP, means over the seeds (± their standard
+deviation), and for the time of training minutes and images per second.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ import sys
 import tempfile
 import time
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -162,14 +162,15 @@ def _when(line: str) -> datetime:
 
 
 def table(config: TrainConfig, found: dict[str, list[tuple[dict[str, Any], float]]], images: int) -> list[str]:
-    """Rows of Markdown."""
+    """Rows of Markdown: means over the seeds, and their standard deviation where there are several."""
 
-    def mean(name: str, key: str) -> float:
-        return statistics.fmean(figures[key] for figures, _ in found[name])
+    def cell(name: str, key: str) -> str:
+        values = [figures[key] for figures, _ in found[name]]
+        return f"{statistics.fmean(values):.3f}" + (f" ±{statistics.stdev(values):.3f}" if len(values) > 1 else "")
 
     rows = [f"| | {' | '.join(found)} |", f"| --- |{' --- |' * len(found)}"]
     keys = [*(f"iou/{label}" for label in config.task.class_names), *FIGURES]
-    rows += [f"| {key.removeprefix('iou/')} | {' | '.join(f'{mean(name, key):.3f}' for name in found)} |" for key in keys]
+    rows += [f"| {key.removeprefix('iou/')} | {' | '.join(cell(name, key) for name in found)} |" for key in keys]
     times = {name: statistics.fmean(seconds for _, seconds in runs) for name, runs in found.items()}
     rows.append(f"| minutes of training | {' | '.join(f'{seconds / 60:.1f}' for seconds in times.values())} |")
     rows.append(f"| images per second | {' | '.join(f'{images / seconds:.1f}' for seconds in times.values())} |")
@@ -186,10 +187,13 @@ def main() -> None:
     quieten()
     ((_, config),) = parse_sweep(TrainConfig, "train", given.overrides, 1)
     loss = given.loss or ("ce" if config.task.name == "multiclass" else "bce")
-    found: dict[str, list[tuple[dict[str, Any], float]]] = {f"plain, {loss}": [], "train.py": []}
+    trainings = {f"plain, {loss}": partial(plain, config, loss), "train.py": partial(ours, given.overrides)}
+    found: dict[str, list[tuple[dict[str, Any], float]]] = {name: [] for name in trainings}
     for seed in given.seeds:
-        found[f"plain, {loss}"].append(plain(config, loss, seed))
-        found["train.py"].append(ours(given.overrides, seed))
+        for name, train in trainings.items():
+            figures, seconds = train(seed)
+            found[name].append((figures, seconds))
+            print(f"{name}, seed {seed}: mean IoU {figures['iou_macro']:.3f}, {seconds / 60:.1f} minutes", file=sys.stderr)
     data = SegmentationData(config.data, config.augment, config.task, config.model.in_channels, 0, 0)
     print("\n".join(table(config, found, config.trainer.max_epochs * len(data.sources["train"]))))
 

@@ -22,6 +22,8 @@ def test_the_plain_training_learns_and_is_counted_as_ours_is() -> None:
     assert rows[0] == "| | plain | train.py |"
     assert f"| iou_macro | {figures['iou_macro']:.3f} | 0.500 |" in rows
     assert rows[-2:] == ["| minutes of training | 0.0 | 0.1 |", "| images per second | 50.0 | 25.0 |"]
+    two = table(config, {"plain": [({**figures, "iou_macro": value}, 2.0) for value in (0.25, 0.75)]}, images=100)
+    assert "| iou_macro | 0.500 ±0.354 |" in two
 
 
 @pytest.mark.parametrize(
