@@ -147,16 +147,8 @@ def test_what_is_small_is_on_top_and_strengths_are_each_class_s_own() -> None:
 
 @pytest.mark.parametrize("name", ["crackforest", "camvid", "cracks_potholes"])
 def test_real_photographs_are_drawn(shared: Path, name: str) -> None:
-    config = composed(
-        [
-            f"experiment={name}",
-            f"data.root={shared / name}",
-            "augment=strong",
-            "augment.copy_paste=0.5",
-            "data.limit=4",
-            "sampling=rare_class",
-        ]
-    )
+    words = (f"experiment={name}", f"data.root={shared / name}", "data.limit=4", "sampling=rare_class")
+    config = composed(*words, "augment=strong", "augment.copy_paste=0.5")
     data = SegmentationData(config.data, config.augment, config.task, 3, 0, 0, sampling=config.sampling)
     data.check("train")
     grid = np.asarray(augmentation_grid(data, samples=2, draws=3))

@@ -16,7 +16,7 @@ from segfocal.data.source import Array
 from segfocal.data.transforms import TrainTransform, strictly
 from tests.config.test_yaml import composed
 
-STRONG = composed(["augment=strong"]).augment
+STRONG = composed("augment=strong").augment
 EVERYTHING = dataclasses.replace(
     STRONG, vflip=0.5, rotate90=0.5, rotate=60, distort=1.0, gamma=0.9, colour=1.0, lowres=1.0, blur=1.0, noise=1.0, dropout=1.0
 )

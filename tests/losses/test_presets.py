@@ -87,7 +87,7 @@ def options_of(**lists):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_command_line_takes_it_and_its_example(name):
-    assert composed([f"loss={name}"]).loss == LOSSES.validate(values(name))
+    assert composed(f"loss={name}").loss == LOSSES.validate(values(name))
     first, when, example = (CONF / "loss" / f"{name}.yaml").read_text().splitlines()[:3]
     assert first.startswith("# ")
     assert when.startswith("# Take it ")
