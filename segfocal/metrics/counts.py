@@ -12,7 +12,7 @@ from torchmetrics import Metric
 from segfocal.config.task import Mode
 from segfocal.decision import Decision
 from segfocal.metrics.scores import SCORE_BINS, highest, one_vs_rest_logits, score_bins
-from segfocal.metrics.summary import Figures, figures_of, figures_of_confusion
+from segfocal.metrics.summary import Figures, calibration_of, figures_of, figures_of_confusion
 
 _LEAST_AND_MOST_CLASSES = {"binary": (1, 1), "multiclass": (2, math.inf), "multilabel": (1, math.inf)}
 _BAND = {"cpu": 2**19, "accelerator": 2**25}  # logits at a time: near what a cache holds, yet worth the threads; what keeps many cores busy
@@ -50,6 +50,8 @@ class SegmentationMetrics(Metric):
         confusion: int64 counts by the plain decision, rows the truth, columns the prediction: (C, C) for multiclass, else (C, 2, 2).
         histogram: int64 counts (C, 2, SCORE_BINS) of the class's logit against the rest, over negative (0) and positive (1) pixels.
         tuned_confusion: as `confusion`, by `decision`; only where that is not plain.
+        cooled_histogram: as `histogram`, of logits divided by the temperature of `decision`; only for multiclass, for elsewhere it is read
+            off the histogram.
 
     Raises:
         ValueError: for class names that do not fit the mode, and a decision of another mode or of other classes.
@@ -67,6 +69,7 @@ class SegmentationMetrics(Metric):
     confusion: Tensor
     histogram: Tensor
     tuned_confusion: Tensor
+    cooled_histogram: Tensor
     nan_scores: Tensor
     foreign_ids: Tensor
 
@@ -86,12 +89,16 @@ class SegmentationMetrics(Metric):
         self.ignore_index = ignore_index
         self.decision = decision or Decision(mode)
         self.tuned = not self.decision.plain
+        self.cooled = mode == "multiclass" and bool(self.decision.temperature)
 
         count = len(classes)
         self.num_ids = count if mode == "multiclass" else 2
-        for state in ("confusion", *(("tuned_confusion",) if self.tuned else ())):
-            self._count_up(state, (count, count) if mode == "multiclass" else (count, 2, 2))
-        self._count_up("histogram", (count, 2, SCORE_BINS))
+        decided, scored = (count, count) if mode == "multiclass" else (count, 2, 2), (count, 2, SCORE_BINS)
+        self.shapes: dict[str, tuple[int, ...]] = {"confusion": decided, "histogram": scored}
+        self.shapes |= {"tuned_confusion": decided} if self.tuned else {}
+        self.shapes |= {"cooled_histogram": scored} if self.cooled else {}
+        for state, shape in self.shapes.items():
+            self._count_up(state, shape)
         self._count_up("nan_scores", ())
         self._count_up("foreign_ids", ())
 
@@ -142,10 +149,7 @@ class SegmentationMetrics(Metric):
         count, _, width = logits_CHW.shape
         rows = max(1, _BAND["cpu" if logits_CHW.device.type == "cpu" else "accelerator"] // (count * width))
         # A cell past the end of each takes what is not valid: to select by a mask would make the host wait for the device.
-        new = {
-            state: torch.zeros(getattr(self, state).numel() + 1, dtype=torch.int32, device=logits_CHW.device)
-            for state in ("confusion", "histogram", *(("tuned_confusion",) if self.tuned else ()))
-        }
+        new = {state: torch.zeros(getattr(self, state).numel() + 1, dtype=torch.int32, device=logits_CHW.device) for state in self.shapes}
         for logits, ids in zip(torch.split(logits_CHW, rows, dim=1), torch.split(ids_CHW, rows, dim=1), strict=True):
             self._count_band(logits.flatten(1).float(), ids.flatten(1).long(), new)
         for state, counts in new.items():
@@ -166,14 +170,18 @@ class SegmentationMetrics(Metric):
         if self.mode == "multiclass":
             winner_1P = highest(logits_CP)
             _tally(new["confusion"], ids_CP * count + winner_1P, valid_CP)
-            bins_CP = score_bins(one_vs_rest_logits(logits_CP, winner_1P)).add_(row_C1 * SCORE_BINS)
-            bins_CP.scatter_(0, ids_CP, bins_CP.gather(0, ids_CP) + SCORE_BINS)
+            scores = {"histogram": logits_CP}
+            if self.cooled:
+                scores["cooled_histogram"] = (logits_CP / self.decision.temperature[0]).nan_to_num()  # the largest have become infinite
+            for state, scores_CP in scores.items():
+                bins_CP = score_bins(one_vs_rest_logits(scores_CP, winner_1P)).add_(row_C1 * SCORE_BINS)
+                bins_CP.scatter_(0, ids_CP, bins_CP.gather(0, ids_CP) + SCORE_BINS)
+                _tally(new[state], bins_CP, valid_CP)
         else:
             ids_CP = ids_CP.int()
             # Not the logit against the threshold's logit: that rounds otherwise, and the torchmetrics convention is the probability.
             _tally(new["confusion"], (row_C1 + ids_CP) * 2 + (logits_CP.sigmoid() > 0.5), valid_CP)
-            bins_CP = score_bins(logits_CP).add_((row_C1 + ids_CP) * SCORE_BINS)
-        _tally(new["histogram"], bins_CP, valid_CP)
+            _tally(new["histogram"], score_bins(logits_CP).add_((row_C1 + ids_CP) * SCORE_BINS), valid_CP)
         if self.tuned:
             chosen_CP = self.decision.labels(logits_CP[None, :, None])[0].view(-1, logits_CP.shape[1]).int()
             cells_CP = ids_CP * count + chosen_CP if self.mode == "multiclass" else (row_C1 + ids_CP) * 2 + chosen_CP
@@ -190,7 +198,8 @@ class SegmentationMetrics(Metric):
             `dice_micro`, of all classes' pixels taken together, which frequent classes dominate; `iou_weighted`, the mean weighted by
             the pixels of the classes; `accuracy`, the share of right decisions, one a pixel (multilabel: one a pixel and class);
             `absent_classes`, how many have no IoU. Where `decision` is not plain, `tuned/iou/<class>` and so on are IoU, Dice,
-            precision, recall and accuracy by it.
+            precision, recall and accuracy by it; where it has a temperature, `tuned/ece/<class>` and `tuned/brier/<class>` are those of the
+            logits divided by it.
 
         Raises:
             ValueError: when a score that counts was NaN, or an id was neither a class nor `ignore_index`.
@@ -202,6 +211,9 @@ class SegmentationMetrics(Metric):
         found = figures_of(self.confusion.cpu(), self.histogram.cpu(), self.classes, overlapping=self.mode != "multiclass")
         if self.tuned:
             found |= {f"tuned/{name}": value for name, value in figures_of_confusion(self.tuned_confusion.cpu(), self.classes).items()}
+        if self.decision.temperature:
+            cooled = (self.cooled_histogram.cpu(), []) if self.cooled else (self.histogram.cpu(), self.decision.temperature)
+            found |= {f"tuned/{name}": value for name, value in calibration_of(*cooled, self.classes).items()}
         return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -28,8 +29,6 @@ def figures_of(confusion: Tensor, histogram: Tensor, classes: list[str], overlap
     averaged = {
         "auroc": figures.auroc(histogram),
         "ap": figures.average_precision(histogram),
-        "ece": calibration.calibration_error(histogram),
-        "brier": calibration.brier(histogram),
     }
     per_class = {"pixel_share": figures.pixel_share(confusion)}
     if overlapping:
@@ -40,6 +39,7 @@ def figures_of(confusion: Tensor, histogram: Tensor, classes: list[str], overlap
     return {
         **figures_of_confusion(confusion, classes),
         **_named(averaged, per_class, classes),
+        **calibration_of(histogram, [], classes),
         "iou_micro": _defined(figures.iou_micro(confusion)),
         "dice_micro": _defined(figures.dice_micro(confusion)),
         "iou_weighted": _defined(figures.iou_weighted(confusion)),
@@ -57,6 +57,15 @@ def figures_of_confusion(confusion: Tensor, classes: list[str]) -> Figures:
     }
     per_class = {"accuracy": figures.accuracy(confusion)}
     return _named(averaged, per_class, classes) | {"accuracy": _defined(figures.pixel_accuracy(confusion))}
+
+
+def calibration_of(histogram: Tensor, temperature: Sequence[float], classes: list[str]) -> Figures:
+    """Calibration error and Brier score of each class, of logits divided by the temperature, and their means."""
+    found = {
+        "ece": calibration.calibration_error(histogram, temperature),
+        "brier": calibration.brier(histogram, temperature),
+    }
+    return _named(found, {}, classes)
 
 
 def _named(averaged: dict[str, Tensor], per_class: dict[str, Tensor], classes: list[str]) -> Figures:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from segfocal.metrics.calibration import calibration_error
 from segfocal.report.evaluated import Evaluated
 
 UNKNOWN = "–"
@@ -126,10 +125,8 @@ def _decides(item: Evaluated) -> dict[str, str]:
 
 
 def _sure(item: Evaluated) -> dict[str, str]:
-    value, end, heat = item.figures.get("ece" + tail(item)), tail(item), item.decision.temperature
+    value, end = item.figures.get("ece" + tail(item)), tail(item)
     notes = ["the mean gap between a probability and how often it is right", f"Brier score {number(item.figures.get('brier' + end))}"]
-    if heat and item.task.name == "multiclass":
-        notes.append(f"predictions are cooled by the temperature {heat[0]:.3g}")
-    elif heat:
-        notes.append(f"{percent(float(calibration_error(item.histogram, heat).nanmean()))} with the fitted temperature")
+    if item.decision.temperature:
+        notes.append(f"{percent(item.figures.get('tuned/ece' + end))} with the fitted temperature")
     return {"question": "How sure?", "value": percent(value), "unit": "calibration error", "interval": "", "note": "; ".join(notes)}

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from segfocal.config.task import Mode
+from segfocal.decision import Decision
 from segfocal.metrics import SegmentationMetrics, brier, calibration_error, temperatures
 from tests.metrics.test_metrics_parity import IGNORE, MODES, NAMES, measured, rare_pixels
 
@@ -47,6 +48,30 @@ def test_a_temperature_divides_the_logits() -> None:
     expected = [exact_errors(*of_class("multilabel", c, logits / heat[c], target)) for c in range(3)]
     assert calibration_error(histogram, heat).tolist() == pytest.approx([ece for ece, _ in expected], abs=1e-3)
     assert brier(histogram, heat).tolist() == pytest.approx([value for _, value in expected], abs=1e-4)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_figures_by_a_decision_are_those_at_its_temperature(mode: Mode) -> None:
+    logits, target = rare_pixels(mode, 4.0, 0.1)
+    names = NAMES[mode]
+    heat = [2.5] if mode == "multiclass" else [0.5, 2.0, 5.0][: len(names)]
+    per_class = heat * len(names) if mode == "multiclass" else heat
+    metrics = SegmentationMetrics(mode, names, IGNORE, Decision(mode, heat))
+    metrics.update(logits, target)
+    figures, plain = metrics.compute(), measured(mode, logits, target).compute()
+    expected = [exact_errors(*of_class(mode, c, logits / value, target)) for c, value in enumerate(per_class)]
+    assert [figures[f"tuned/ece/{name}"] for name in names] == pytest.approx([ece for ece, _ in expected], abs=1e-3)
+    assert [figures[f"tuned/brier/{name}"] for name in names] == pytest.approx([value for _, value in expected], abs=1e-4)
+    assert figures["tuned/ece_macro"] == pytest.approx(sum(ece for ece, _ in expected) / len(names), abs=1e-3)
+    assert {name: value for name, value in figures.items() if not name.startswith("tuned/")} == plain  # nothing else is moved
+    assert not any(name.startswith("tuned/") for name in plain)
+
+
+def test_the_largest_logits_can_be_heated() -> None:
+    """3e38 divided by 1/20 is infinite."""
+    metrics = SegmentationMetrics("multiclass", ["a", "b"], None, Decision("multiclass", [0.05]))
+    metrics.update(torch.tensor([[3e38, -3e38], [0.0, 3e38]]).view(1, 2, 1, 2), torch.tensor([[[0, 1]]]))
+    assert metrics.compute()["tuned/brier_macro"] == pytest.approx(0, abs=1e-6)
 
 
 def drawn(heat: float, shift: float) -> tuple[Tensor, Tensor]:
