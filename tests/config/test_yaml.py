@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from segfocal.config.balance import ClassCounts
 from segfocal.config.loss_sum import balanced
@@ -111,3 +113,9 @@ def test_a_stored_configuration_is_plain_data_that_parses_to_the_same() -> None:
     config = composed("loss=focal", "loss.gamma=1.5", "task=multiclass", "optimizer=sgd")
     plain = dataclasses.asdict(config)
     assert parse(TrainConfig, plain) == config
+
+
+def test_the_log_does_not_tell_of_fonts() -> None:
+    """torchmetrics imports matplotlib, which on a machine that has never run it says at INFO that it looks for fonts."""
+    said = yaml.safe_load((CONF / "hydra/job_logging/run.yaml").read_text())
+    assert logging.getLevelName(said["root"]["level"]) == logging.INFO < logging.getLevelName(said["loggers"]["matplotlib"]["level"])
