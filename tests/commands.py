@@ -1,6 +1,7 @@
 """Commands one after the other in one process, for what surrounds them takes longer than what is tested: python -m tests.commands FILE
 
-The file is a list of [program, environment, arguments]; beside it, with the ending .out, is written for each [exit code, output, errors].
+The file is a list of [program or module, environment, arguments]; beside it, with the ending .out, is written for each [exit code,
+output, errors].
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ def called(program: str, environment: dict[str, str], arguments: list[str]) -> t
     code: Any = 0
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            runpy.run_path(str(ROOT / f"{program}.py"), run_name="__main__")
+            if "." in program:
+                runpy.run_module(program, run_name="__main__")
+            else:
+                runpy.run_path(str(ROOT / f"{program}.py"), run_name="__main__")
     except SystemExit as leaving:
         code = leaving.code
     finally:

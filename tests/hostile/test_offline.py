@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -44,18 +45,21 @@ def command(*words: str, cwd: Path, env: dict[str, str]) -> Result:
 
 
 def test_nothing_is_asked_of_a_network(watched: dict[str, str], tmp_path: Path) -> None:
-    """One after the other, each with what the one before has left."""
+    """One after the other, each with what the one before has left; in one process, for to begin takes each as long as all that it does."""
     picture(tmp_path / "photos/a.png")
-    run_dir, program = "ckpt=run", [str(ROOT / "train.py"), str(ROOT / "evaluate.py")]
-    for words in (
-        [program[0], *TINY, "trainer.max_epochs=1", "data.num_workers=1", "hydra.run.dir=run"],
-        [program[1], run_dir, "profile=cpu", "bootstrap=0", "data.num_workers=0"],
-        ["-m", "segfocal.predict", run_dir, "input=photos", "out=predicted", "profile=cpu"],
-        ["-m", "segfocal.export", run_dir, "format=safetensors"],
-        ["-m", "segfocal.analyze", *TINY],
-    ):
-        done = command(*words, cwd=tmp_path, env=watched)
-        assert done.code == 0, (words, done.err)
+    commands: list[tuple[str, dict[str, str], list[str]]] = [
+        ("train", {}, [*TINY, "trainer.max_epochs=1", "data.num_workers=1", "hydra.run.dir=run"]),
+        ("evaluate", {}, ["ckpt=run", "profile=cpu", "bootstrap=0", "data.num_workers=0"]),
+        ("segfocal.predict", {}, ["ckpt=run", "input=photos", "out=predicted", "profile=cpu"]),
+        ("segfocal.export", {}, ["ckpt=run", "format=safetensors"]),
+        ("segfocal.analyze", {}, TINY),
+    ]
+    (tmp_path / "commands.json").write_text(json.dumps(commands))
+    done = command("-m", "tests.commands", "commands.json", cwd=tmp_path, env=watched)
+    assert done.code == 0, done.err
+    answers = json.loads((tmp_path / "commands.out").read_text())
+    assert [code or 0 for code, _, _ in answers] == [0] * len(commands), answers
+    assert "report" in answers[0][1] and list((tmp_path / "predicted").iterdir()), "they have done what they do"
     assert not Path(watched["WATCHED"]).exists(), Path(watched["WATCHED"]).read_text()
 
 
