@@ -28,7 +28,7 @@ SAID = {
     "bool_type": "must be true or false",
     "string_type": "must be text",
     "list_type": "must be a list, as in [1,2]",
-    "dataclass_type": "a mapping",
+    "dataclass_type": "must be a mapping",
     "dict_type": "must be a mapping, as in {{0:0,255:1}}",
     "too_short": "must have at least {min_length} items, not {actual_length}",
     "too_long": "must have at most {max_length} items, not {actual_length}",

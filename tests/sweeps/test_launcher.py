@@ -128,7 +128,7 @@ def test_jobs_run_at_once_and_share_the_cores(sweep: Sweep, tmp_path: Path) -> N
 
 @pytest.mark.parametrize(("said", "taken"), [(None, "4"), ("2", "2"), ("16", "4"), ("16,2", "4"), ("0", "4")])
 def test_threads_of_jobs_are_not_more_than_cores(monkeypatch: pytest.MonkeyPatch, said: str | None, taken: str) -> None:
-    """A cluster sets as many as the whole allocation has: twice the threads on the same cores were nine times slower."""
+    """A cluster sets as many as the whole allocation has; threads of several jobs on one core wait for each other."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if said is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", said)

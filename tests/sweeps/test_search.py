@@ -220,7 +220,7 @@ def test_a_space_that_is_none(said: dict[str, str | Conditional | None], overrid
 def test_a_space_that_is_no_text_is_one_line() -> None:
     with pytest.raises(UserError) as raised:
         parse_sweep(TrainConfig, "train", ["sweep=ablation", "sweep.space={loss: 3}"], 1)
-    assert str(raised.value) == "sweep.space.loss=3: must be text or a mapping"
+    assert str(raised.value) == "sweep.space.loss=3: must be text or must be a mapping"
 
 
 def test_options_of_a_search_want_a_sampler() -> None:
