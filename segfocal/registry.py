@@ -100,12 +100,12 @@ class Registry:
         if type(value) in self._configs.values():
             return value
         name = value.get("name") if isinstance(value, dict) else None
-        cls = self.find(name) if isinstance(name, str) else None
+        if not isinstance(name, str):
+            raise PydanticCustomError("no_option", "must be a mapping with the name of a {group}", {"group": self.group})
+        cls = self.find(name)
         if cls is None:
-            hint = did_you_mean(str(name), list(self._configs))
-            raise PydanticCustomError(
-                "unknown_option", "no {group} is named '{name}'{hint}", {"group": self.group, "name": str(name), "hint": hint}
-            )
+            hint = did_you_mean(name, list(self._configs))
+            raise PydanticCustomError("unknown_option", "no {group} is named '{name}'{hint}", {"group": self.group, "name": name, "hint": hint})
         fields = {key: item for key, item in value.items() if key != "name" or "name" in {item.name for item in dataclasses.fields(cls)}}
         return TypeAdapter(cls).validate_python(fields)
 
