@@ -4,9 +4,9 @@ Two trainings on the same splits, for as many epochs, with crops of the same siz
 
 - as the examples of segmentation-models-pytorch teach it: AdamW at 5e-4, one-cycle, batches of 8, random crops, flips, brightness and contrast,
   bf16 where the profile has it, a validation as often as the other's; the last weights, at 0.5 or by the highest score;
-- `train.py`, with what the command says and nothing else: its best checkpoint, by the rule that is stored in it.
+- `train.py`, with what the command says and nothing else: its best checkpoint, likewise, and by the rule that is stored in it.
 
-Both are counted on whole test images by the same code. Prints IoU of each class, mean IoU, AUROC and AP, means over the seeds (± their standard
+All are counted on whole test images by the same code. Prints, after each seed, IoU of each class, mean IoU, AUROC and AP, means over the seeds (± their standard
 deviation), and for the time of training minutes and images per second.
 """
 
@@ -49,6 +49,9 @@ ROOT = Path(__file__).parents[1]
 IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 RATE = 5e-4
 FIGURES = ("iou_macro", "auroc_macro", "ap_macro")
+
+Found = tuple[dict[str, Any], float]
+"""Figures on the test split, and the seconds of training."""
 
 
 class Crops(Dataset[tuple[Tensor, Tensor]]):
@@ -96,8 +99,8 @@ class Loss(nn.Module):
         return loss
 
 
-def plain(config: TrainConfig, loss_name: str, seed: int) -> tuple[dict[str, Any], float]:
-    """Train as one writes it; figures on the test split, and the seconds of training."""
+def plain(config: TrainConfig, loss_name: str, seed: int) -> dict[str, Found]:
+    """Train as one writes it."""
     device = placed(config.profile, config.trainer.precision, config.data.num_workers)
     seed_everything(seed, verbose=False)
     data = SegmentationData(config.data, config.augment, config.task, config.model.in_channels, device.workers, seed)
@@ -130,7 +133,7 @@ def plain(config: TrainConfig, loss_name: str, seed: int) -> tuple[dict[str, Any
         if (epoch + 1) % config.trainer.validate_every == 0:
             counted(model, data, "val", config, device.torch_device)
     seconds = time.perf_counter() - started
-    return counted(model, data, "test", config, device.torch_device), seconds
+    return {f"plain, {loss_name}": (counted(model, data, "test", config, device.torch_device), seconds)}
 
 
 @torch.inference_mode()
@@ -143,8 +146,8 @@ def counted(model: nn.Module, data: SegmentationData, split: str, config: TrainC
     return dict(metrics.compute())
 
 
-def ours(overrides: list[str], seed: int) -> tuple[dict[str, Any], float]:
-    """Train by train.py; likewise, by the rule that the checkpoint has where it has one."""
+def ours(overrides: list[str], seed: int) -> dict[str, Found]:
+    """Train by train.py; as the plain training decides, and by the rule in the checkpoint."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(ROOT / "train.py"), *overrides, f"seed={seed}", "report=false", f"hydra.run.dir={folder}/run"]
         if subprocess.run(command, check=False, stdout=sys.stderr).returncode:
@@ -154,14 +157,15 @@ def ours(overrides: list[str], seed: int) -> tuple[dict[str, Any], float]:
     last = max(place for place, line in enumerate(log) if re.search(r": epoch \d+ of \d+ ", line))
     first = min(place for place, line in enumerate(log) if re.search(r": epoch 1 of \d+ ", line))
     fitted = {name: figures.get(f"tuned/{name}", value) for name, value in figures.items()}
-    return fitted, (_when(log[last]) - _when(log[first - 1])).total_seconds()
+    seconds = (_when(log[last]) - _when(log[first - 1])).total_seconds()
+    return {"train.py": (figures, seconds), "train.py, fitted": (fitted, seconds)}
 
 
 def _when(line: str) -> datetime:
     return datetime.strptime(line[:19], "%Y-%m-%d %H:%M:%S")
 
 
-def table(config: TrainConfig, found: dict[str, list[tuple[dict[str, Any], float]]], images: int) -> list[str]:
+def table(config: TrainConfig, found: dict[str, list[Found]], images: int) -> list[str]:
     """Rows of Markdown: means over the seeds, and their standard deviation where there are several."""
 
     def cell(name: str, key: str) -> str:
@@ -187,15 +191,15 @@ def main() -> None:
     quieten()
     ((_, config),) = parse_sweep(TrainConfig, "train", given.overrides, 1)
     loss = given.loss or ("ce" if config.task.name == "multiclass" else "bce")
-    trainings = {f"plain, {loss}": partial(plain, config, loss), "train.py": partial(ours, given.overrides)}
-    found: dict[str, list[tuple[dict[str, Any], float]]] = {name: [] for name in trainings}
-    for seed in given.seeds:
-        for name, train in trainings.items():
-            figures, seconds = train(seed)
-            found[name].append((figures, seconds))
-            print(f"{name}, seed {seed}: mean IoU {figures['iou_macro']:.3f}, {seconds / 60:.1f} minutes", file=sys.stderr)
     data = SegmentationData(config.data, config.augment, config.task, config.model.in_channels, 0, 0)
-    print("\n".join(table(config, found, config.trainer.max_epochs * len(data.sources["train"]))))
+    images = config.trainer.max_epochs * len(data.sources["train"])
+    found: dict[str, list[Found]] = {}
+    for done, seed in enumerate(given.seeds, 1):
+        for train in (partial(plain, config, loss), partial(ours, given.overrides)):
+            for name, (figures, seconds) in train(seed).items():
+                found.setdefault(name, []).append((figures, seconds))
+                print(f"{name}, seed {seed}: mean IoU {figures['iou_macro']:.3f}, {seconds / 60:.1f} minutes", file=sys.stderr)
+        print(f"\nSeeds: {done} of {len(given.seeds)}\n", *table(config, found, images), sep="\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ def test_the_plain_training_learns_and_is_counted_as_ours_is() -> None:
     config = configured(
         "task=multiclass", *TINY, "data.train=24", "data.crop=[32,32]", "trainer.max_epochs=24", "trainer.validate_every=24"
     )
-    figures, seconds = plain(config, "ce", 2)
+    ((name, (figures, seconds)),) = plain(config, "ce", 2).items()
+    assert name == "plain, ce"
     assert set(figures) >= {*(f"iou/{name}" for name in config.task.class_names), "iou_macro", "auroc_macro", "ap_macro"}
     assert figures["auroc_macro"] > 0.7 and seconds > 0  # .92 to .95 over three seeds; chance is .5
     rows = table(config, {"plain": [(figures, 2.0)], "train.py": [({**figures, "iou_macro": 0.5}, 4.0)]}, images=100)
