@@ -190,13 +190,18 @@ def _balance(config: TrainConfig, train: SplitStats) -> tuple[TrainConfig, list[
     """Numbers where the loss takes its weights from the training data."""
     resolved = dataclasses.replace(config, loss=balanced(config.loss, train.counts, config.task))
     before, after = _flat(dataclasses.asdict(config.loss)), _flat(dataclasses.asdict(resolved.loss))
-    lines = []
-    for key, value in after.items():
-        if value != before[key]:
-            numbers = value if isinstance(value, list) else [value]
-            named = ", ".join(f"{name} {number:.4g}" for name, number in zip(config.task.class_names, numbers, strict=True))
-            lines.append(f"loss.{key}={before[key]} from the training data: {named}")
-    return resolved, lines
+    return resolved, [_line(key, before[key], value, config.task) for key, value in after.items() if value != before[key]]
+
+
+def _line(key: str, said: str, value: list[float] | float, task: TaskConfig) -> str:
+    """What became of a word."""
+    if "weights." in key:  # of a term, not of the classes
+        return f"loss.{key}={value}: " + (
+            "classes exclude each other" if task.name == "multiclass" else "each class is decided on by itself"
+        )
+    numbers = value if isinstance(value, list) else [value]
+    named = ", ".join(f"{name} {number:.4g}" for name, number in zip(task.class_names, numbers, strict=True))
+    return f"loss.{key}={said} from the training data: {named}"
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

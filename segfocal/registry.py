@@ -105,7 +105,9 @@ class Registry:
         cls = self.find(name)
         if cls is None:
             hint = did_you_mean(name, list(self._configs))
-            raise PydanticCustomError("unknown_option", "no {group} is named '{name}'{hint}", {"group": self.group, "name": name, "hint": hint})
+            raise PydanticCustomError(
+                "unknown_option", "no {group} is named '{name}'{hint}", {"group": self.group, "name": name, "hint": hint}
+            )
         fields = {key: item for key, item in value.items() if key != "name" or "name" in {item.name for item in dataclasses.fields(cls)}}
         return TypeAdapter(cls).validate_python(fields)
 

@@ -191,6 +191,18 @@ def test_which_formula_auto_means(task: str, meant: str) -> None:
     assert settled(auto, split(auto, masks), 1)[0].loss == settled(named, split(named, masks), 1)[0].loss
 
 
+@pytest.mark.parametrize(("task", "weight"), [("binary", 1.0), ("multilabel", 1.0), ("multiclass", 2.0)])
+def test_dice_counts_for_more_where_classes_exclude_each_other(task: str, weight: float) -> None:
+    masks = [np.stack([mask, mask * 0, mask * 0], 2) for mask in blobs()] if task == "multilabel" else blobs()
+    auto, said = (configured(f"task={task}", *words) for words in ([], ["loss.weights.dice=0.25"]))
+    chosen, lines = settled(auto, split(auto, masks), 1)
+    assert chosen.loss.weights == {"ce": 1.0, "dice": weight}  # type: ignore[attr-defined]  # of a sum
+    assert [line.split(": ")[0] for line in lines if "dice" in line] == [f"loss.weights.dice={weight}"]
+    chosen, lines = settled(said, split(said, masks), 1)
+    assert chosen.loss.weights == {"ce": 1.0, "dice": 0.25}  # type: ignore[attr-defined]  # of a sum
+    assert not [line for line in lines if "dice" in line]
+
+
 def test_a_run_that_goes_on_keeps_what_it_has_chosen() -> None:
     begun, _ = settled(configured("task=binary", *AUTO), split(configured("task=binary"), blobs(size=4)), 1)
     stored = dataclasses.asdict(begun)

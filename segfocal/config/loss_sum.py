@@ -10,10 +10,13 @@ from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from segfocal.config.balance import ClassCounts
-from segfocal.config.base import STRICT, NonNegative
+from segfocal.config.base import STRICT, NonNegative, allowed
 from segfocal.config.loss import LossConfig, check_loss
 from segfocal.config.task import TaskConfig
 from segfocal.registry import LOSSES
+
+DICE = 2.0  # where the class weights beside it say much for rare classes: those that are meant by auto where classes exclude each other
+Weight = Annotated[NonNegative | Literal["auto"], allowed("a finite number >= 0, or auto (from the task)")]
 
 
 def _by_name(value: Any) -> Any:
@@ -32,12 +35,13 @@ class SumConfig(LossConfig):
     """
     Args:
         terms: losses by the names that their values are logged under, or a list of them: `[{name:focal,gamma:1},{name:dice}]`.
-        weights: what each term is multiplied with, >= 0, by name or in the order of the terms; 1 where nothing is said.
+        weights: what each term is multiplied with, >= 0, by name or in the order of the terms; 1 where nothing is said. auto, for Dice beside
+            cross-entropy with class weights: 2 where classes exclude each other, else 1.
     """
 
     name: Literal["sum"] = "sum"
     terms: Annotated[dict[str, Annotated[LossConfig, LOSSES.field]], BeforeValidator(_by_name)] = Field(default_factory=dict)
-    weights: Annotated[dict[str, NonNegative], BeforeValidator(_by_name)] = Field(default_factory=dict)
+    weights: Annotated[dict[str, Weight], BeforeValidator(_by_name)] = Field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.weights and all(name.isdecimal() for name in self.weights) and len(self.weights) == len(self.terms):
@@ -52,7 +56,7 @@ class SumConfig(LossConfig):
         if not self.terms:
             return ["loss.terms is empty: name losses, as in 'loss.terms=[{name:focal,gamma:1},{name:dice}]', or take loss=focal_dice"]
         found = [
-            f"loss.weights.{name}={weight:g}: there is no such term; terms are {', '.join(self.terms)}"
+            f"loss.weights.{name}={weight}: there is no such term; terms are {', '.join(self.terms)}"
             for name, weight in self.weights.items()
             if name not in self.terms
         ]
@@ -61,7 +65,9 @@ class SumConfig(LossConfig):
         return found
 
     def balanced(self, counts: ClassCounts, task: TaskConfig) -> SumConfig:
-        return replace(self, terms={name: balanced(term, counts, task) for name, term in self.terms.items()})
+        auto = DICE if task.name == "multiclass" else 1.0
+        weights: dict[str, float | Literal["auto"]] = {name: auto if weight == "auto" else weight for name, weight in self.weights.items()}
+        return replace(self, terms={name: balanced(term, counts, task) for name, term in self.terms.items()}, weights=weights)
 
 
 def balanced(config: LossConfig, counts: ClassCounts, task: TaskConfig) -> LossConfig:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from segfocal.config.loss_sum import SumConfig
 from segfocal.config.task import TaskConfig
+from segfocal.losses.weights import numbers
 from segfocal.registry import LOSSES
 
 
@@ -46,4 +47,5 @@ class WeightedSum(nn.Module):
 @LOSSES.builder(SumConfig)
 def build(config: SumConfig, task: TaskConfig) -> WeightedSum:
     """The sum that a configuration describes."""
-    return WeightedSum({name: LOSSES.build(term, task) for name, term in config.terms.items()}, config.weights)
+    weights = {name: numbers(weight) for name, weight in config.weights.items()}
+    return WeightedSum({name: LOSSES.build(term, task) for name, term in config.terms.items()}, weights)

@@ -56,7 +56,7 @@ def test_mistakes_name_the_term():
     config = SumConfig(terms={"a": FocalConfig(form="softmax"), "b": DiceConfig(include_background=False)}, weights={"c": 1.0})
     lines = check_loss(config, BINARY)
     assert [line.split(":")[0] for line in lines] == [
-        "loss.weights.c=1",
+        "loss.weights.c=1.0",
         "loss.terms.a.form=softmax",
         "loss.terms.b.include_background=false",
     ]
