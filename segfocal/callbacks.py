@@ -125,14 +125,19 @@ class BestFew(KeptCheckpoint):
 
 
 class EpochLine(Callback):
-    """A line in the log for each validation: the figures that tell whether it learns."""
+    """A line in the log for each epoch: the figures that tell whether it learns, those of validation where there was one."""
 
     def __init__(self, objective: str) -> None:
         self.objective = objective
+        self.validated = False
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.validated = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        figures = trainer.callback_metrics
-        names = dict.fromkeys(["train/loss", "val/loss", self.objective, "iou_rarest"])
+        figures = trainer.callback_metrics  # Lightning leaves those of the last validation there
+        names = dict.fromkeys(["train/loss", *(["val/loss", self.objective, "iou_rarest"] if self.validated else [])])
+        self.validated = False
         shown = "  ".join(
             f"{name.replace('iou_rarest', 'IoU of the rarest class')} {figures[name]:.4f}" for name in names if name in figures
         )

@@ -244,8 +244,11 @@ def test_an_interrupt_amid_writing_waits_until_the_checkpoint_is_whole(tmp_path:
     assert torch.load(path, weights_only=True)["a"].sum() == 1000
 
 
-def test_validation_and_saving_follow_validate_every(tmp_path: Path) -> None:
-    result = trained(tmp_path / "a", "trainer.max_epochs=3", "trainer.validate_every=2", "logger=csv")
+def test_validation_and_saving_follow_validate_every(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "segfocal"):
+        result = trained(tmp_path / "a", "trainer.max_epochs=3", "trainer.validate_every=2", "logger=csv")
+    lines = [record.getMessage() for record in caplog.records if record.getMessage().startswith("epoch ")]
+    assert ["val/iou_macro" in line for line in lines] == [False, True, False]  # nothing of an earlier epoch
     assert len([row for row in result["curve"] if row["val/iou_macro"]]) == 1
     assert checkpoints.read(tmp_path / "a" / "checkpoints" / "best.ckpt")["epoch"] == 1
     assert not (tmp_path / "a" / "tensorboard").exists()
