@@ -20,7 +20,7 @@ class Conditional:
 
     Args:
         when: values of parameters that stand before it in the space, or that the command line says; any of several with commas.
-        values: as for any parameter.
+        values: as for any parameter; one alone, too.
     """
 
     when: dict[str, str]

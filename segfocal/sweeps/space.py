@@ -182,7 +182,7 @@ def read_space(said: dict[str, str | Conditional | None], overrides: Sequence[st
         when = entry.when if isinstance(entry, Conditional) else {}
         place = str(given[key].input_line) if key in given else f"sweep.space: {key}: {_values(entry)}"
         try:
-            parameter = _parameter(given.get(key) or _parsed(key, _values(entry)))
+            parameter = _parameter(given.get(key) or _parsed(key, _values(entry)), bool(when))
             open_conditions = _conditions(when, parameters, given)
         except ValueError as error:
             problems.append(f"{place}: {error}")
@@ -214,7 +214,7 @@ def _parsed(key: str, values: str) -> Override:
         raise ValueError(f"not of Hydra's grammar ({first_line(error)})") from None
 
 
-def _parameter(item: Override) -> Parameter:
+def _parameter(item: Override, conditional: bool) -> Parameter:
     value, key = item.value(), item.key_or_group
     log = isinstance(value, IntervalSweep | RangeSweep) and "log" in value.tags
     if isinstance(value, IntervalSweep):
@@ -227,6 +227,8 @@ def _parameter(item: Override) -> Parameter:
         if log:
             raise ValueError("a range of steps has no logarithm: tag(log,interval(...)), or int(interval(...)) for whole numbers")
         return _range(Parameter(key, low=numbers[0], high=numbers[-1], step=value.step))
+    if not item.is_sweep_override() and conditional:
+        return Parameter(key, choices=[_said(item)])
     if not item.is_sweep_override():
         raise ValueError("one value alone: interval(0,5), range(1,8), or several with commas")
     return Parameter(key, choices=list(dict.fromkeys(item.sweep_string_iterator())))

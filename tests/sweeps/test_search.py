@@ -155,6 +155,8 @@ def test_a_grid_has_the_combinations_that_there_are() -> None:
     assert narrowed[:3] == ["seed=3 loss=ce loss.smooth=0.5", "seed=3 loss=ce loss.smooth=1", "seed=3 loss=focal loss.gamma=0.0"]
     assert narrowed[-1] == "seed=3 loss=focal loss.gamma=0.75"
     assert [line[1:] for line in read_space(said, ["loss=dice", "seed=1,2"]).grid()] == [["seed=1"], ["seed=2"]]
+    alone = read_space({"loss": "ce,focal", "loss.alpha": Conditional(when={"loss": "focal"}, values="[1,2]")}, [])
+    assert alone.grid() == [["loss=ce"], ["loss=focal", "loss.alpha=[1,2]"]]
     with pytest.raises(UserError, match="sweep.space: loss.gamma: any value between two is for a search: sweep.sampler=tpe"):
         read_space({"loss.gamma": "interval(0,5)"}, []).grid()
 
