@@ -1,4 +1,4 @@
-"""The same budget, side by side: python -m benchmarks.side_by_side experiment=camvid data.root=/path/to/camvid [--loss ce] [--seeds 0 1 2]
+"""The same budget, side by side: python -m benchmarks.side_by_side experiment=camvid data.root=/path/to/camvid [--loss ce] [--seeds 0 1 2] [--chart ious.png]
 
 Two trainings on the same splits, for as many epochs, with crops of the same size, the same network, weights, threads and workers:
 
@@ -7,7 +7,7 @@ Two trainings on the same splits, for as many epochs, with crops of the same siz
 - `train.py`, with what the command says and nothing else: its best checkpoint, likewise, and by the rule that is stored in it.
 
 All are counted on whole test images by the same code. Prints, after each seed, IoU of each class, mean IoU, AUROC and AP, means over the seeds (± their standard
-deviation), and for the time of training minutes and images per second.
+deviation), and for the time of training minutes and images per second. The chart (matplotlib) has the IoU of each class.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ ROOT = Path(__file__).parents[1]
 IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 RATE = 5e-4
 FIGURES = ("iou_macro", "auroc_macro", "ap_macro")
+COLOURS = ("#999999", "#56B4E9", "#0072B2")  # plain, ours, ours as fitted
 
 Found = tuple[dict[str, Any], float]
 """Figures on the test split, and the seconds of training."""
@@ -181,12 +182,35 @@ def table(config: TrainConfig, found: dict[str, list[Found]], images: int) -> li
     return rows
 
 
+def chart(config: TrainConfig, found: dict[str, list[Found]], path: Path) -> None:
+    """Bars of the classes' IoU and of their mean, means over the seeds."""
+    from matplotlib.figure import Figure  # of the extra `curves`
+
+    names = [*config.task.class_names, "mean"]
+    keys = [*(f"iou/{name}" for name in config.task.class_names), "iou_macro"]
+    figure = Figure(figsize=(max(5.0, 0.9 * len(names)), 3.4), layout="constrained")
+    axes = figure.subplots()
+    width = 0.8 / len(found)
+    for place, ((label, runs), colour) in enumerate(zip(found.items(), COLOURS, strict=True)):
+        heights = [statistics.fmean(figures[key] for figures, _ in runs) for key in keys]
+        lefts = [number + (place - (len(found) - 1) / 2) * width for number in range(len(names))]
+        bars = axes.bar(lefts, heights, width, label=label, color=colour)
+        axes.bar_label(bars, [f"{height:.2f}".removeprefix("0") for height in heights], fontsize=6, padding=1)
+    axes.set_xticks(range(len(names)), names)
+    axes.set_ylim(0, 1)
+    axes.set_ylabel("IoU, test split")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside upper center", ncols=len(found), frameon=False)
+    figure.savefig(path, dpi=160)
+
+
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", help="of train.py")
     parser.add_argument("--loss", choices=["bce", "ce", "focal", "dice"], help="of the plain training; ce in multiclass, else bce")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--chart", type=Path, help="where to draw it")
     given = parser.parse_intermixed_args()
     quieten()
     ((_, config),) = parse_sweep(TrainConfig, "train", given.overrides, 1)
@@ -200,6 +224,8 @@ def main() -> None:
                 found.setdefault(name, []).append((figures, seconds))
                 print(f"{name}, seed {seed}: mean IoU {figures['iou_macro']:.3f}, {seconds / 60:.1f} minutes", file=sys.stderr)
         print(f"\nSeeds: {done} of {len(given.seeds)}\n", *table(config, found, images), sep="\n", flush=True)
+        if given.chart:
+            chart(config, found, given.chart)
 
 
 if __name__ == "__main__":
