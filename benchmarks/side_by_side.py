@@ -166,12 +166,18 @@ def _when(line: str) -> datetime:
     return datetime.strptime(line[:19], "%Y-%m-%d %H:%M:%S")
 
 
+def _known(runs: list[Found], key: str) -> list[float]:
+    """A figure of each run; a class that the split does not show has none."""
+    return [figures[key] for figures, _ in runs if figures[key] is not None]
+
+
 def table(config: TrainConfig, found: dict[str, list[Found]], images: int) -> list[str]:
     """Rows of Markdown: means over the seeds, and their standard deviation where there are several."""
 
     def cell(name: str, key: str) -> str:
-        values = [figures[key] for figures, _ in found[name]]
-        return f"{statistics.fmean(values):.3f}" + (f" ±{statistics.stdev(values):.3f}" if len(values) > 1 else "")
+        values = _known(found[name], key)
+        spread = f" ±{statistics.stdev(values):.3f}" if len(values) > 1 else ""
+        return f"{statistics.fmean(values):.3f}{spread}" if values else "-"
 
     rows = [f"| | {' | '.join(found)} |", f"| --- |{' --- |' * len(found)}"]
     keys = [*(f"iou/{label}" for label in config.task.class_names), *FIGURES]
@@ -192,7 +198,7 @@ def chart(config: TrainConfig, found: dict[str, list[Found]], path: Path) -> Non
     axes = figure.subplots()
     width = 0.8 / len(found)
     for place, ((label, runs), colour) in enumerate(zip(found.items(), COLOURS, strict=True)):
-        heights = [statistics.fmean(figures[key] for figures, _ in runs) for key in keys]
+        heights = [statistics.fmean(_known(runs, key) or [0.0]) for key in keys]
         lefts = [number + (place - (len(found) - 1) / 2) * width for number in range(len(names))]
         bars = axes.bar(lefts, heights, width, label=label, color=colour)
         axes.bar_label(bars, [f"{height:.2f}".removeprefix("0") for height in heights], fontsize=6, padding=1)

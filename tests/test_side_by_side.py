@@ -29,13 +29,16 @@ def test_the_plain_training_learns_and_is_counted_as_ours_is() -> None:
     assert rows[-2:] == ["| minutes of training | 0.0 | 0.1 |", "| images per second | 50.0 | 25.0 |"]
     two = table(config, {"plain": [({**figures, "iou_macro": value}, 2.0) for value in (0.25, 0.75)]}, images=100)
     assert "| iou_macro | 0.500 ±0.354 |" in two
+    absent = table(config, {"plain": [({**figures, "iou/pore": None}, 2.0)]}, images=100)
+    assert "| pore | - |" in absent
 
 
 def test_the_chart_has_a_bar_for_each_class_and_training(tmp_path: Path) -> None:
     config = configured("task=multiclass")
     keys = [*(f"iou/{name}" for name in config.task.class_names), "iou_macro"]
     heights = {"plain": 0.2, "train.py": 0.4, "fitted": 0.8}
-    chart(config, {name: [(dict.fromkeys(keys, height), 1.0)] for name, height in heights.items()}, tmp_path / "ious.png")
+    made = {name: [({**dict.fromkeys(keys, height), "iou/pore": None}, 1.0)] for name, height in heights.items()}
+    chart(config, made, tmp_path / "ious.png")
     drawn = Image.open(tmp_path / "ious.png").convert("RGB")
     bars = drawn.crop((drawn.width // 10, drawn.height // 5, drawn.width, drawn.height))  # without the legend
     pixels = {colour: count for count, colour in bars.getcolors(1 << 20) or []}

@@ -66,5 +66,5 @@ def numbers(weights: Given | str) -> Given:
         ValueError: for a word: the training data is not known here, see `LossConfig.balanced`.
     """
     if isinstance(weights, str):
-        raise ValueError(f"weights {weights!r} come from training data: resolve them with `config.balanced(counts, task)` first")
+        raise ValueError(f"weights {weights!r} are no numbers yet: resolve them with `config.balanced(counts, task)` first")
     return weights
