@@ -41,6 +41,7 @@ RUN = [
     "data.crop=[64,64]",
     "sampling=rare_class",
     "loss.terms.ce.class_weights=[3.0]",  # of the default: what is said by a word is numbers by then
+    "loss.weights.dice=1",
     "model=fpn",
     "model.encoder=tu-test_convnext",
     "trainer.accumulate=2",

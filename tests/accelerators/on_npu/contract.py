@@ -29,7 +29,9 @@ TASKS = [
 # What an option needs besides itself, and settings that take other ways through the code.
 MORE: dict[str, list[dict[str, Any]]] = {
     "sum": [{"terms": [{"name": "ce"}, {"name": "dice"}]}],
-    "ce_dice": [{"terms": [{"name": "ce", **more}, {"name": "dice"}]} for more in ({}, {"class_weights": [1.0, 2.0, 3.0]})],
+    "ce_dice": [
+        {"terms": [{"name": "ce", **more}, {"name": "dice"}], "weights": [1, 2]} for more in ({}, {"class_weights": [1.0, 2.0, 3.0]})
+    ],
     "focal_dice": [{"terms": [{"name": "focal"}, {"name": "dice"}]}],
     "logit_adjusted_ce": [{"prior": [0.1]}, {"prior": [0.7, 0.2, 0.1]}],
     "focal": [
