@@ -60,6 +60,11 @@ class SumConfig(LossConfig):
             for name, weight in self.weights.items()
             if name not in self.terms
         ]
+        found += [
+            f"loss.weights.{name}=auto: is for Dice: say a number"
+            for name, weight in self.weights.items()
+            if weight == "auto" and getattr(self.terms.get(name), "name", "dice") != "dice"
+        ]
         for name, term in self.terms.items():
             found += [problem.replace("loss.", f"loss.terms.{name}.") for problem in check_loss(term, task)]
         return found

@@ -11,6 +11,7 @@ from tests.conftest import ROOT, spawn
 MISTAKES = [
     (["loss=focal", "+loss.gama=3"], ["loss.gama=3: no such key; did you mean gamma"]),
     (["loss=focal", "loss.gama=3"], ["loss.gama=3: no such key; did you mean gamma"]),
+    (["loss.weights.ce=auto"], ["loss.weights.ce=auto: is for Dice: say a number"]),
     (["loss.terms.ce=3"], ["loss.terms.ce=3: must be a mapping with the name of a loss"]),
     (["loss=focl"], ["loss=focl: no such option; did you mean focal"]),
     (["loss=focal", "loss.gamma=-1"], ["loss.gamma=-1: allowed is a finite number >= 0"]),
