@@ -7,7 +7,8 @@ before Hydra runs, mistake by mistake only where it does not compose as a whole.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from hydra import compose, initialize_config_dir
@@ -27,8 +28,10 @@ from segfocal.nearest import did_you_mean
 
 RUN_BY_HYDRA = ("train", "evaluate")  # programs; in the others Hydra composes the configuration, and no more
 MOST_JOBS_CHECKED = 64  # of a sweep; a mistake in a later one is said when its turn comes
+QUIET = 8  # so few jobs are checked within a second
 
 Config = TypeVar("Config")
+Job = TypeVar("Job")
 
 
 def parse(schema: type[Config], composed: DictConfig | dict[str, Any]) -> Config:
@@ -65,7 +68,7 @@ def mistakes(schema: type, config_name: str, overrides: list[str], look: Callabl
             problems += missing
             parsed.remove(item)
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        for job in itertools.islice(_jobs(parsed), MOST_JOBS_CHECKED):
+        for job in _shown(list(itertools.islice(_jobs(parsed), MOST_JOBS_CHECKED))):
             problems += [line for line in _mistakes_of_job(schema, config_name, job, look) if line not in problems]
     return problems
 
@@ -74,7 +77,7 @@ def mistakes_of_jobs(schema: type, config_name: str, jobs: list[list[str]]) -> l
     """Every mistake of jobs, a line each; for use while Hydra runs."""
     problems: list[str] = []
     parser = OverridesParser.create()
-    for job in jobs[:MOST_JOBS_CHECKED]:
+    for job in _shown(jobs[:MOST_JOBS_CHECKED]):
         problems += [
             line for line in _mistakes_of_job(schema, config_name, parser.parse_overrides(job), lambda config: []) if line not in problems
         ]
@@ -170,6 +173,16 @@ def _jobs(overrides: list[Override]) -> Iterator[list[Override]]:
             choices.append([override.input_line or ""])
     for job in itertools.product(*choices):
         yield parser.parse_overrides(list(job))
+
+
+def _shown(jobs: list[Job]) -> Iterable[Job]:
+    """Jobs; where they are many, on a terminal, with how far they have come."""
+    if len(jobs) <= QUIET or not sys.stderr.isatty():
+        return jobs
+    from rich.console import Console  # a tenth of a second that a single run can do without
+    from rich.progress import track
+
+    return track(jobs, description="checking the jobs", transient=True, console=Console(stderr=True))
 
 
 def _mistakes_of_job(schema: type, config_name: str, overrides: list[Override], look: Callable[[Any], list[str]]) -> list[str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
 import pytest
 
 from segfocal.config.parse import mistakes
@@ -87,6 +90,18 @@ def test_each_job_of_a_sweep_is_checked() -> None:
     (line,) = mistakes(TrainConfig, "train", ["loss=focal", "loss.gamma=0,1,-1"])
     assert line.startswith("loss.gamma=-1: allowed is a finite number >= 0")
     assert not mistakes(TrainConfig, "train", ["loss=focal,ce", "optimizer.lr=1e-3,1e-4"])
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("seeds", "shown"), [("range(8)", False), ("range(9)", True)])
+def test_many_jobs_of_a_sweep_are_checked_with_progress(monkeypatch, seeds, shown):
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    assert not mistakes(TrainConfig, "train", [f"seed={seeds}"])
+    assert ("checking the jobs" in terminal.getvalue()) is shown
     assert any("loss.gamma" in line for line in mistakes(TrainConfig, "train", ["loss=focal,ce", "loss.gamma=0"]))
 
 
