@@ -28,6 +28,8 @@ QUIET = 200  # so few samples need no progress bar
 
 OTHERS = 4  # so many times as many measurements are kept of samples that a run does not have, the latest of them
 
+SEEN: set[bytes] = set()  # samples that this process has measured or spoken of: drawn splits are measured before they are checked
+
 Check = Literal["fast", "full", "off"]
 Job = tuple[Source, int]
 
@@ -99,12 +101,10 @@ def measured(jobs: list[Job], task: TaskConfig, again: bool = False) -> list[Sam
         used = {key: used[key] for key in keys if key in used}
         others = {key: sample for key, sample in cache.load().items() if key not in used}  # of other splits, and of other runs meanwhile
         cache.save(dict(list(others.items())[-OTHERS * len(keys) :]) | used)
-    if len(missing) < len(jobs):
-        log.info(
-            "%d of %d samples have not changed since they were last checked; data.check=full checks all",
-            len(jobs) - len(missing),
-            len(jobs),
-        )
+    unchanged = sum(key in known and key not in SEEN for key in keys)
+    SEEN.update(keys)
+    if unchanged:
+        log.info("%d of %d samples have not changed since they were last checked; data.check=full checks all", unchanged, len(jobs))
     results = {keys[number]: result for number, result in read.items()}
     return [results.get(key) or known[key] for key in keys]
 

@@ -15,7 +15,7 @@ from segfocal.config.augment import AugmentConfig
 from segfocal.config.data import SyntheticConfig
 from segfocal.config.layouts import FolderConfig
 from segfocal.config.task import TaskConfig
-from segfocal.data import cache
+from segfocal.data import cache, scan
 from segfocal.data.datamodule import SegmentationData
 from segfocal.data.measure import POINTS, measure
 from segfocal.errors import UserError
@@ -86,6 +86,11 @@ def test_what_has_not_changed_is_not_read_again(folder: Path, monkeypatch: pytes
     first = opened(folder)
     assert len(reads(first, monkeypatch)) == 12
     with caplog.at_level(logging.INFO, "segfocal"):
+        assert reads(opened(folder), monkeypatch) == []
+    assert caplog.messages == [], "what this process has just read is not news"
+    monkeypatch.setattr(scan, "SEEN", set())  # as in another process
+    with caplog.at_level(logging.INFO, "segfocal"):
+        assert reads(opened(folder), monkeypatch) == []
         assert reads(opened(folder), monkeypatch) == []
     assert caplog.messages == ["12 of 12 samples have not changed since they were last checked; data.check=full checks all"]
     assert len(reads(opened(folder, check="full"), monkeypatch)) == 12
