@@ -18,6 +18,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from segfocal.best import NumbersAreBest
 from segfocal.config.run import TrainConfig
 from segfocal.config.task import TaskConfig
+from segfocal.data.datamodule import SegmentationData
 from segfocal.data.dataset import Batch, SegmentationDataset
 from segfocal.decision import Decision, labels_of
 from segfocal.finite import FiniteSteps
@@ -33,40 +34,44 @@ from segfocal.unlearned import Unlearned
 log = logging.getLogger("segfocal")
 
 
-def build_callbacks(
-    config: TrainConfig, run_dir: Path, validation: SegmentationDataset, history: History | None, team: Team
-) -> list[Callback]:
+def build_callbacks(config: TrainConfig, run_dir: Path, data: SegmentationData, history: History | None, team: Team) -> list[Callback]:
     """The callbacks of a training, in the order in which they act."""
     mode = "min" if config.minimise else "max"
-    every = config.trainer.validate_every
-    callbacks: list[Callback] = [Means(history)]
+    callbacks: list[Callback] = [LastEpoch(), Means(history)]
     callbacks += averaging(config)
     callbacks += [FiniteSteps(config), Together(), StepEnds(run_dir / CHECKPOINTS / LAST, team, config.callbacks.save_every)]
     # Both are saved when the epoch is over, validation included: going on from either starts with the next epoch.
     keep = partial(KeptCheckpoint, run_dir / CHECKPOINTS, save_on_train_epoch_end=True, enable_version_counter=False)
-    callbacks.append(keep(filename=Path(BEST).stem, monitor=config.objective, mode=mode, every_n_epochs=every))
+    callbacks.append(keep(filename=Path(BEST).stem, monitor=config.objective, mode=mode))
     if config.callbacks.keep_best > 1:
         few = partial(
             BestFew, run_dir / CHECKPOINTS, save_on_train_epoch_end=True, enable_version_counter=False, auto_insert_metric_name=False
         )
-        callbacks.append(
-            few(
-                filename="best-{step:06d}", monitor=config.objective, mode=mode, every_n_epochs=every, save_top_k=config.callbacks.keep_best
-            )
-        )
+        callbacks.append(few(filename="best-{step:06d}", monitor=config.objective, mode=mode, save_top_k=config.callbacks.keep_best))
     callbacks.append(keep(filename=Path(LAST).stem))
     if config.callbacks.early_stopping is not None:
         callbacks.append(EarlyStopping(config.objective, mode=mode, patience=config.callbacks.early_stopping, check_finite=False))
     if config.callbacks.overlays > 0:
-        callbacks.append(Overlays(validation, config.task, config.callbacks.overlays, run_dir / "overlays"))
+        callbacks.append(Overlays(data.dataset("val"), config.task, config.callbacks.overlays, run_dir / "overlays"))
     if config.logger.csv or config.logger.tensorboard:
         callbacks.append(LearningRateMonitor("step"))
-    callbacks += [EpochLine(config.objective), Unlearned(config)]
+    callbacks += [EpochLine(config.objective), Unlearned(config, data.measured["train"].positives > 0)]
     if trial := TrialOfJob.of_this_process():
         callbacks.append(Reports(trial))
     if sys.stdout.isatty():
         callbacks.append(ProgressBar(leave=False))
     return callbacks
+
+
+class LastEpoch(Callback):
+    """The last epoch is validated, too, where `trainer.validate_every` would leave it out: it is where a schedule ends."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.on_train_epoch_start(trainer, pl_module)  # a run that goes on in the middle of an epoch begins none
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch + 1 == trainer.max_epochs:
+            trainer.check_val_every_n_epoch = 1
 
 
 class Averaging(WeightAveraging):
@@ -105,8 +110,20 @@ class ProgressBar(RichProgressBar):
 class KeptCheckpoint(NumbersAreBest):
     """Remembers what was best also when a run goes on in another directory, where Lightning would forget it.
 
-    The file itself is brought there by `going_on`; where it could not be, the best is looked for anew.
+    The file itself is brought there by `going_on`; where it could not be, the best is looked for anew. What monitors a figure of validation
+    is saved in epochs with a validation alone.
     """
+
+    validated = False
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.validated = True
+        super().on_validation_end(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.validated or self.monitor is None:
+            super().on_train_epoch_end(trainer, pl_module)
+        self.validated = False
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         def here(path: str) -> str:

@@ -222,7 +222,7 @@ def build_trainer(
         accumulate_grad_batches=config.trainer.accumulate,
         gradient_clip_val=config.trainer.gradient_clip or None,
         check_val_every_n_epoch=config.trainer.validate_every,
-        callbacks=build_callbacks(config, run_dir, data.dataset("val"), history, team),
+        callbacks=build_callbacks(config, run_dir, data, history, team),
         logger=loggers,
         plugins=plugins,
         num_sanity_val_steps=0,  # the data has been checked, and a validation before any step says nothing

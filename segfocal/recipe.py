@@ -142,12 +142,11 @@ def _sampling(train: SplitStats, task: TaskConfig) -> tuple[SamplingConfig, str]
     """Which samples an epoch shows."""
     if not train.whole:
         return UniformConfig(), "not every sample was measured"
-    first = 1 if task.name == "multiclass" else 0
-    rare = [label for label in range(first, len(train.prior)) if train.positives[label] > 0 and train.prior[label] < RARE]
+    rare = [label for label in range(len(train.prior)) if train.positives[label] > 0 and train.prior[label] < RARE]
     if not rare:
         return UniformConfig(), f"no class has less than {RARE:.0%} of the pixels"
     config = RareClassConfig()
-    chances = class_chances(train, config.temperature)
+    chances = class_chances(train, config.temperature, config.share * train.total)
     most = sorted(rare, key=lambda label: -chances[label])[:3]
     named = ", ".join(f"{task.class_names[label]} {config.share * chances[label]:.0%}" for label in most)
     return config, f"crops that are cut around what is rare: {named}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from itertools import compress
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
@@ -17,16 +19,18 @@ class Unlearned(Callback):
 
     Args:
         config: of the run.
+        shown: whether the training masks have each class; what they do not have is said before a training.
     """
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, shown: Sequence[bool]) -> None:
         self.config, self.told = config, False
+        self.names = list(compress(config.task.class_names, shown))
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         after = self.config.callbacks.unlearned_after
         if self.told or after is None or trainer.global_step < after:
             return
-        names = [name for name in self.config.task.class_names if pl_module.figures.get(f"recall/{name}") == 0]
+        names = [name for name in self.names if pl_module.figures.get(f"recall/{name}") == 0]
         if names:
             self.told = True
             log.warning(

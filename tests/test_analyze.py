@@ -246,6 +246,19 @@ def test_without_a_check_what_was_looked_at_is_shown(tmp_path: Path, monkeypatch
     assert "blob: photo_03" in page(found, data)
 
 
+def test_what_the_few_do_not_show_is_not_said_to_be_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of ten training images the fifth alone has a blob, and is not looked at."""
+    monkeypatch.setattr("segfocal.data.scan.FEW", 3)
+    samples = [(image, mask * (number in (4, 11, 13))) for number, (image, mask) in enumerate(blobs(14))]
+    names = write_folder(tmp_path, samples, scale=255)
+    for split, part in {"train": names[:10], "val": names[10:12], "test": names[12:]}.items():
+        (tmp_path / f"{split}.txt").write_text("\n".join(part))
+    found = analyse(opened(tmp_path, check="off"))
+    (step,) = [step for step in found.steps if step.title == "classes"]
+    assert step.warnings == ["no pixel of blob in the 3 of 10 samples of train that were read"]
+    assert not found.faults
+
+
 def test_the_rarest_class_is_one_that_is_there(tmp_path: Path) -> None:
     """A class that nobody can learn is no reason not to aim at the one that is rare."""
     samples = [(image, mask * (number % 5 == 0)) for number, (image, mask) in enumerate(blobs(20, size=(128, 128)))]

@@ -57,7 +57,7 @@ def test_the_rarest_class_is_named_first_and_the_background_is_none() -> None:
     train = split(config, masks)
     chosen, lines = settled(config, train, 1)
     assert isinstance(chosen.sampling, RareClassConfig)
-    chances = class_chances(train, chosen.sampling.temperature) * chosen.sampling.share
+    chances = class_chances(train, chosen.sampling.temperature, 0.5 * train.total) * 0.5
     assert lines[0] == f"sampling=rare_class: crops that are cut around what is rare: pore {chances[4]:.0%}, panel {chances[1]:.0%}"
 
 

@@ -10,6 +10,7 @@ import math
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from segfocal import checkpoint as checkpoints
+from segfocal.callbacks import LastEpoch
 from segfocal.config.parse import CONF, parse
 from segfocal.config.run import EvaluateConfig, TrainConfig
 from segfocal.config.schema import register_schemas
@@ -26,6 +28,7 @@ from segfocal.durable import DurableCheckpointIO
 from segfocal.engine import fit
 from segfocal.errors import UserError
 from segfocal.evaluation import evaluate
+from segfocal.unlearned import Unlearned
 
 TINY = [
     "model.encoder=tu-test_resnet",  # of timm's, for tests: half a million weights
@@ -246,12 +249,45 @@ def test_an_interrupt_amid_writing_waits_until_the_checkpoint_is_whole(tmp_path:
 
 def test_validation_and_saving_follow_validate_every(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "segfocal"):
-        result = trained(tmp_path / "a", "trainer.max_epochs=3", "trainer.validate_every=2", "logger=csv")
+        result = trained(tmp_path / "a", "trainer.max_epochs=5", "trainer.validate_every=2", "logger=csv", "callbacks.keep_best=9")
     lines = [record.getMessage() for record in caplog.records if record.getMessage().startswith("epoch ")]
-    assert ["val/iou_macro" in line for line in lines] == [False, True, False]  # nothing of an earlier epoch
-    assert len([row for row in result["curve"] if row["val/iou_macro"]]) == 1
-    assert checkpoints.read(tmp_path / "a" / "checkpoints" / "best.ckpt")["epoch"] == 1
+    assert ["val/iou_macro" in line for line in lines] == [
+        False,
+        True,
+        False,
+        True,
+        True,
+    ]  # nothing of an earlier epoch; the last in any case
+    assert len([row for row in result["curve"] if row["val/iou_macro"]]) == 3
+    kept = sorted((tmp_path / "a" / "checkpoints").glob("best-*.ckpt"))
+    assert [checkpoints.read(path)["epoch"] for path in kept] == [1, 3, 4]
     assert not (tmp_path / "a" / "tensorboard").exists()
+
+
+def test_the_last_epoch_is_validated_also_where_a_run_goes_on_in_the_middle_of_it(tmp_path: Path) -> None:
+    trainer = SimpleNamespace(current_epoch=8, max_epochs=9, check_val_every_n_epoch=20)
+    LastEpoch().on_train_start(trainer, None)  # type: ignore[arg-type]  # Lightning begins no epoch then
+    assert trainer.check_val_every_n_epoch == 1
+    only = trained(tmp_path / "a", "trainer.max_epochs=2", "trainer.validate_every=20", "logger=csv")
+    assert [bool(row["val/iou_macro"]) for row in only["curve"]].count(True) == 1
+
+
+def test_what_is_found_is_asked_after_validations_and_of_what_can_be_learned(caplog: pytest.LogCaptureFixture) -> None:
+    """Recall 0 in a validation before the stated step says nothing; neither does a class that no training mask has."""
+    config = configured("task=multilabel", "callbacks.unlearned_after=300")
+    first, second, third = config.task.class_names
+    watch, module = (
+        Unlearned(config, [True, True, False]),
+        SimpleNamespace(figures={f"recall/{name}": 0.0 for name in (first, second, third)}),
+    )
+    with caplog.at_level(logging.WARNING, "segfocal"):
+        watch.on_validation_end(SimpleNamespace(global_step=275), module)  # type: ignore[arg-type]
+        watch.on_train_epoch_end(SimpleNamespace(global_step=330), module)  # type: ignore[arg-type]
+        assert not caplog.messages
+        module.figures[f"recall/{first}"] = 0.6
+        watch.on_validation_end(SimpleNamespace(global_step=550), module)  # type: ignore[arg-type]
+    (line,) = caplog.messages
+    assert line.startswith(f"after 550 steps nothing of {second} is found (recall 0 in validation): ")
 
 
 def test_classes_of_which_nothing_is_found_are_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

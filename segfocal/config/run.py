@@ -69,7 +69,7 @@ class TrainerConfig:
         devices: how many of the machine, or their numbers, as in [0,2]; null is one, or as many as torchrun or srun have started processes.
         gradient_clip: largest norm of the gradient; 0 does not clip.
         accumulate: batches to a step of the optimiser.
-        validate_every: epochs between validations.
+        validate_every: epochs between validations; the last epoch has one in any case.
         find_batch_size: look for the largest data.batch_size up to this that fits into memory, by doubling from 2, and take it; null
             takes data.batch_size.
         find_lr: look for the rate at which the loss falls fastest, one for all weights, and take it for optimizer.lr.
@@ -90,13 +90,6 @@ class TrainerConfig:
     test: Flag = True
     nonfinite: Literal["stop", "skip"] = "stop"
     nonfinite_limit: Count = 10
-
-    def __post_init__(self) -> None:
-        if self.validate_every > self.max_epochs:
-            raise ValueError(
-                f"trainer.validate_every={self.validate_every} is more than trainer.max_epochs={self.max_epochs}: "
-                "there would be no validation"
-            )
 
 
 @dataclass(config=STRICT, kw_only=True)

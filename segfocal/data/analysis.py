@@ -146,7 +146,11 @@ def _classes(data: SegmentationData, stats: dict[str, SplitStats]) -> Step:
         shown = ", ".join(f"{name} {positives / max(1, valid):.2%}" for name, positives, valid in shares)
         step.found.append(f"{split}: {found.images} images; of the pixels {shown}")
         absent = [name for name, count in zip(task.class_names, found.positives, strict=True) if count == 0]
-        if absent:
+        if absent and not found.whole:
+            step.warnings.append(
+                f"no pixel of {', '.join(absent)} in the {found.images} of {found.total} samples of {split} that were read"
+            )
+        elif absent:
             end = "it cannot be learned" if split == "train" else "there will be no figure"
             step.warnings.append(f"no pixel of {', '.join(absent)} in {split}: {end}")
         names = _names(data, split, found)
@@ -234,10 +238,10 @@ def suggestion(data: SegmentationData, stats: dict[str, SplitStats], crops: dict
         found.append(f"data.crop=[{best},{best}]")
     first = 1 if data.task.name == "multiclass" else 0
     there = [label for label in range(first, data.task.num_classes) if train.positives[label] > 0]
-    rarest = min(there, key=lambda label: train.prior[label])
-    better = crops.get("rare_class", crops["uniform"])[rarest] > crops["uniform"][rarest]
-    if data.sampling.name == "uniform" and crops["uniform"][rarest] < 0.6 and better:
-        found.append("sampling=rare_class")
+    if there and data.sampling.name == "uniform":
+        rarest = min(there, key=lambda label: train.prior[label])
+        if crops["uniform"][rarest] < min(0.6, crops.get("rare_class", crops["uniform"])[rarest]):
+            found.append("sampling=rare_class")
     gigabytes = float(sizes.prod(1).sum()) * (len(train.mean_std[0]) + 1) / 1e9
     if gigabytes < 2 and data.config.cache == "none" and data.config.name not in ("synthetic", "streaming"):
         found.append("data.cache=ram")

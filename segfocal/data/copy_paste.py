@@ -37,7 +37,7 @@ class CopyPaste:
         self.source, self.task, self.probability = source, task, probability
         self.points = stats.points
         self.holders = [np.flatnonzero(pixels) for pixels in stats.pixels_NC.T]
-        chances = class_chances(stats, RareClassConfig().temperature)
+        chances = class_chances(stats, RareClassConfig().temperature, probability * stats.total)
         if task.name == "multiclass" and chances[1:].any():
             chances[0] = 0.0
         self.chances: Array = chances / chances.sum()

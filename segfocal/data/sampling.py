@@ -14,6 +14,7 @@ from segfocal.config.task import TaskConfig
 from segfocal.data.source import Array, Point
 from segfocal.data.stats import SplitStats
 
+REPEATS = 10  # the most an epoch aims at an image for the sake of one class, on average: what few images have would be learned by heart
 WINDOW = 8  # shards that samples are drawn from at a time, so that a batch holds what was not stored together
 
 
@@ -67,15 +68,19 @@ class EpochSampler:
         seen: Counter[int] = Counter()
         for place in range(self.length):
             index, point = int(next(order)), None
-            if self.aimed is not None and int((place + 1) * self.share) > int(place * self.share):
+            if self.aimed is not None and self._aims(place + 1) > self._aims(place):
                 index, point = next(aims)
             yield Key(self.epoch, index, seen[index], point)
             seen[index] += 1
 
+    def _aims(self, place: int) -> int:
+        """How many draws were aimed before this one of the epoch, those of all epochs before included."""
+        return int((self.epoch * self.length + place) * self.share)
+
     def _drawn(self, rng: np.random.Generator) -> tuple[Iterator[int], Iterator[tuple[int, Point]]]:
         """Samples, and those that are aimed at with their pixels, in the order in which they come."""
         order, aimed = rng.permutation(self.length), self.aimed
-        aims = (aimed(rng) for _ in range(int(self.length * self.share))) if aimed else iter(())
+        aims = (aimed(rng) for _ in range(self._aims(self.length) - self._aims(0))) if aimed else iter(())
         if self.blocks is None or len(self.blocks) <= WINDOW:
             return iter(order), aims
         place, found = rng.permutation(len(self.blocks)), list(aims)
@@ -113,12 +118,12 @@ def foreground(config: ForegroundConfig, stats: SplitStats, task: TaskConfig, se
 
 @SAMPLING.builder(RareClassConfig)
 def rare_class(config: RareClassConfig, stats: SplitStats, task: TaskConfig, seed: int) -> EpochSampler:
-    """A share aimed at rare classes: a class drawn by softmax((1 - frequency) / T), a sample that has it and a pixel of it, drawn evenly.
+    """A share aimed at rare classes: a class drawn by its rarity, a sample that has it and a pixel of it, drawn evenly.
 
     Reference:
         Hoyer et al., DAFormer, arXiv 2111.14887, equations 6 and 7.
     """
-    chance = class_chances(stats, config.temperature)
+    chance = class_chances(stats, config.temperature, config.share * stats.total)
     holders = [np.flatnonzero(stats.pixels_NC[:, label]) for label in range(len(chance))]
 
     def aimed(rng: np.random.Generator) -> tuple[int, Point]:
@@ -129,14 +134,29 @@ def rare_class(config: RareClassConfig, stats: SplitStats, task: TaskConfig, see
     return EpochSampler(stats.total, seed, config.share, aimed)
 
 
-def class_chances(stats: SplitStats, temperature: float) -> Array:
-    """softmax((1 - f_c) / T) over the classes that occur, f_c the share of the pixels that are of class c; 0 for those that do not."""
+def class_chances(stats: SplitStats, temperature: float, draws: float) -> Array:
+    """softmax((1 - f_c) / T) over the classes that occur, f_c the share of the pixels that are of class c; 0 for those that do not.
+
+    No class has more than would be `REPEATS` draws for each image that shows it; the others have what is left, in proportion.
+
+    Args:
+        stats: of the training split.
+        temperature: T.
+        draws: in an epoch.
+    """
     frequency = stats.positives / np.maximum(stats.valid, 1)
     there = stats.positives > 0
     least = frequency[there].min()
-    weight = np.where(there, np.exp(np.minimum(least - frequency, 0) / temperature), 0.0)
-    chances: Array = weight / weight.sum()
-    return chances
+    tiny = np.finfo(float).tiny  # for a class so frequent that nothing would be left of it
+    weight = np.where(there, np.maximum(np.exp(np.minimum(least - frequency, 0) / temperature), tiny), 0.0)
+    most = REPEATS * stats.present / max(draws, 1)
+    if most.sum() <= 1:
+        return np.asarray(most / most.sum())
+    chances, full = weight / weight.sum(), np.zeros(len(weight), bool)
+    while (over := ~full & (chances > most)).any():
+        full |= over
+        chances = np.where(full, most, weight * ((1 - most[full].sum()) / weight[~full].sum()))
+    return np.asarray(chances)
 
 
 def _one(points: Array, label: int, rng: np.random.Generator) -> Point:

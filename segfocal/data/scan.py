@@ -74,7 +74,7 @@ def scan(sources: Sources, task: TaskConfig, where: str, check: Check = "fast", 
         if samples:
             stats[split] = SplitStats(list(samples.values()), list(samples), len(source))
     faults = sorted(dict.fromkeys(faults), key=lambda fault: fault.where)
-    if "train" in stats and not faults:
+    if "train" in stats and stats["train"].whole and not faults:
         faults += no_foreground(stats["train"], task, where)
     return Scan(stats, sources.faults, faults, [] if overlap else shared_images(sources, stats, where))
 

@@ -59,7 +59,7 @@ class SplitStats:
     def counts(self) -> ClassCounts:
         """What class weights are taken from."""
         return ClassCounts(
-            self.positives.tolist(), self.valid.tolist(), self.present.tolist(), self.valid_where_present.tolist(), self.images
+            self.positives.tolist(), self.valid.tolist(), self.present.tolist(), self.valid_where_present.tolist(), self.images, self.whole
         )
 
     @property

@@ -65,3 +65,26 @@ def test_numbers_stay_and_sums_pass_it_on():
     assert FocalConfig(alpha=[1.0, 2.0, 3.0]).balanced(COUNTS, task).alpha == [1.0, 2.0, 3.0]
     inside = SumConfig(terms={"x": FocalConfig(alpha="inverse")}).balanced(COUNTS, task).terms["x"]
     assert inside.alpha == pytest.approx([1000 / 2700, 1000 / 270, 1000 / 30])
+
+
+@pytest.mark.parametrize("mode", ["multiclass", "multilabel"])
+def test_a_few_stray_pixels_do_not_outweigh_everything_by_auto(mode):
+    """Three pixels in one image of a megapixel."""
+    million = 10**6
+    counts = ClassCounts(
+        [500 * million - 3, 20 * million, 3], [500 * million] * 3, [500, 250, 1], [500 * million, 250 * million, million], 500
+    )
+    word = "median_frequency" if mode == "multiclass" else "sqrt_inverse"
+    (said, _), (auto, others) = counts.weights(word, 0.9, mode), counts.weights("auto", 0.9, mode)
+    assert auto[:2] == said[:2] and auto[2] < said[2]
+    assert auto[2] == pytest.approx(100 * (others[2] if others else 1))
+
+
+@pytest.mark.parametrize("how", ["inverse", "sqrt_inverse", "median_frequency", "effective_number", "auto"])
+def test_a_class_that_a_part_of_the_split_does_not_show_weighs_as_the_rarest_that_it_shows(how):
+    part = ClassCounts([900, 0, 100], [1000] * 3, [10, 0, 5], [1000, 0, 500], 10, whole=False)
+    weights, _ = part.weights(how, 0.9, "multiclass")
+    assert weights[1] == weights[2] > weights[0]
+    assert (
+        CrossEntropyConfig(class_weights=how).balanced(part, TaskConfig(name="multilabel", classes=["a", "b", "c"])).class_weights[1] == 1
+    )

@@ -71,7 +71,7 @@ def test_rare_class_draws_classes_by_softmax_and_the_images_that_have_them(stats
     config = RareClassConfig(share=1.0, temperature=0.1)
     frequency = torch.tensor([1 - 5 * 500 / 20000 - 4 / 20000, 5 * 500 / 20000, 4 / 20000], dtype=torch.float64)
     chance = torch.softmax((1 - frequency) / config.temperature, 0)
-    np.testing.assert_allclose(class_chances(stats, config.temperature), chance)
+    np.testing.assert_allclose(class_chances(stats, config.temperature, draws=10), chance)
     keys = [key for keys in drawn(config, stats, epochs=400) for key in keys]
     labels = [label_at(stats, key) for key in keys]
     assert np.bincount(labels, minlength=3) / len(labels) == pytest.approx(chance.numpy(), abs=0.03)
@@ -85,7 +85,40 @@ def test_a_class_that_does_not_occur_is_never_drawn() -> None:
     four = TaskConfig(name="multiclass", classes=["ground", "wall", "crack", "dragon"])
     masks = [np.eye(8, dtype=np.uint8)] * 3
     absent = SplitStats([measure(np.zeros((8, 8, 3), np.uint8), mask, four) for mask in masks])
-    assert class_chances(absent, 1e-9).tolist() == [0.0, 1.0, 0.0, 0.0]
+    assert class_chances(absent, 1e-9, draws=3) == pytest.approx([0.0, 1.0, 0.0, 0.0])
+
+
+def test_what_one_image_has_is_not_drawn_all_the_time() -> None:
+    """Three stray pixels in one image of 500: without a limit, nearly half of the crops would be of that image."""
+    masks = np.zeros((500, 40, 50), np.uint8)
+    masks[::2, :3] = 1
+    masks[7, 30, 3:6] = 2
+    stats = SplitStats([measure(np.zeros((40, 50, 3), np.uint8), mask, TASK) for mask in masks])
+    chances = class_chances(stats, 0.01, draws=250)
+    assert chances[2] == 10 / 250 and chances.sum() == pytest.approx(1)
+    free = np.exp((1 - stats.positives / stats.valid) / 0.01 - 100)
+    assert chances[0] / chances[1] == pytest.approx(free[0] / free[1])
+    (keys,) = drawn(RareClassConfig(), stats, epochs=1)
+    assert sum(key.sample == 7 for key in keys) < 30
+
+
+def test_classes_that_are_all_of_few_images_are_drawn_by_how_many_those_are() -> None:
+    masks = np.zeros((1000, 8, 8), np.uint8)
+    masks[:9, 0] = 1
+    masks[9, 0, 0] = 2
+    stats = SplitStats([measure(np.zeros((8, 8, 3), np.uint8), mask, TASK) for mask in masks])
+    stats.pixels_NC[:, 0] = stats.positives[0] = stats.present[0] = 0  # all that is not one of them is ignored
+    assert class_chances(stats, 0.01, draws=500) == pytest.approx([0, 0.9, 0.1])
+
+
+@pytest.mark.parametrize(("length", "share"), [(1, 0.5), (3, 0.5), (5, 0.3), (7, 1.0), (4, 0.0)])
+def test_the_share_that_is_aimed_holds_over_the_epochs(length: int, share: float) -> None:
+    """Also where an epoch of one image has no room for half an aim."""
+    sampler, aimed = EpochSampler(length, seed=0, share=share, aimed=lambda rng: (0, (1, 2))), 0
+    for epoch in range(40):
+        sampler.set_epoch(epoch)
+        aimed += sum(key.point is not None for key in sampler)
+        assert aimed == int((epoch + 1) * length * share)
 
 
 def test_what_is_shown_again_is_varied_anew() -> None:
