@@ -38,6 +38,7 @@ from segfocal.config.parse import parse_sweep
 from segfocal.config.run import TrainConfig
 from segfocal.data.datamodule import BATCH, SegmentationData
 from segfocal.data.source import Source
+from segfocal.errors import UserError
 from segfocal.inference import Inference
 from segfocal.metrics import SegmentationMetrics
 from segfocal.models import build_model
@@ -131,7 +132,7 @@ def plain(config: TrainConfig, loss_name: str, seed: int) -> dict[str, Found]:
             value.backward()
             optimizer.step()
             schedule.step()
-        if (epoch + 1) % config.trainer.validate_every == 0:
+        if (epoch + 1) % config.trainer.validate_every == 0 or epoch + 1 == epochs:
             counted(model, data, "val", config, device.torch_device)
     seconds = time.perf_counter() - started
     return {f"plain, {loss_name}": (counted(model, data, "test", config, device.torch_device), seconds)}
@@ -219,9 +220,14 @@ def main() -> None:
     parser.add_argument("--chart", type=Path, help="where to draw it")
     given = parser.parse_intermixed_args()
     quieten()
-    ((_, config),) = parse_sweep(TrainConfig, "train", given.overrides, 1)
+    try:
+        ((_, config),) = parse_sweep(TrainConfig, "train", given.overrides, 1)
+        data = SegmentationData(config.data, config.augment, config.task, config.model.in_channels, 0, 0)
+    except UserError as error:
+        parser.error(str(error))
     loss = given.loss or ("ce" if config.task.name == "multiclass" else "bce")
-    data = SegmentationData(config.data, config.augment, config.task, config.model.in_channels, 0, 0)
+    if "test" not in data.sources or not config.trainer.test:
+        parser.error("both trainings are measured on the test split: it needs data with one, and trainer.test=true")
     images = config.trainer.max_epochs * len(data.sources["train"])
     found: dict[str, list[Found]] = {}
     for done, seed in enumerate(given.seeds, 1):

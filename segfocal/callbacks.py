@@ -55,7 +55,7 @@ def build_callbacks(config: TrainConfig, run_dir: Path, data: SegmentationData, 
         callbacks.append(Overlays(data.dataset("val"), config.task, config.callbacks.overlays, run_dir / "overlays"))
     if config.logger.csv or config.logger.tensorboard:
         callbacks.append(LearningRateMonitor("step"))
-    callbacks += [EpochLine(config.objective), Unlearned(config, data.measured["train"].positives > 0)]
+    callbacks += [EpochLine(config.objective), Unlearned(config, (data.measured["train"].positives > 0).tolist())]
     if trial := TrialOfJob.of_this_process():
         callbacks.append(Reports(trial))
     if sys.stdout.isatty():

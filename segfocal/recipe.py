@@ -30,6 +30,8 @@ GENTLY = 0.3  # of the learning rate, for an encoder whose weights have been tra
 SPAN = 0.02  # of all steps, over which weights are averaged
 LONGEST = 1000  # steps of it
 
+EITHER_WAY_UP = "no class keeps to the upper or the lower part of the pictures"
+
 LEFT: dict[str, Any] = {
     "data.batch_size": None,
     "sampling": AutoConfig(),
@@ -158,10 +160,10 @@ def _turns(config: TrainConfig, train: SplitStats) -> list[Choice]:
     crop = config.data.crop
     found = []
     if config.augment.vflip == "auto":
-        found.append(Choice("augment.vflip", 0.0 if upright else 0.5, upright or "pictures have no upright direction"))
+        found.append(Choice("augment.vflip", 0.0 if upright else 0.5, upright or EITHER_WAY_UP))
     if config.augment.rotate90 == "auto":
         square = crop is not None and crop[0] == crop[1]
-        reason = upright or ("pictures have no upright direction" if square else "training crops are not square")
+        reason = upright or (EITHER_WAY_UP if square else "training crops are not square")
         found.append(Choice("augment.rotate90", 0.75 if square and not upright else 0.0, reason))
     return found
 

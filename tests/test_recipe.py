@@ -61,6 +61,14 @@ def test_the_rarest_class_is_named_first_and_the_background_is_none() -> None:
     assert lines[0] == f"sampling=rare_class: crops that are cut around what is rare: pore {chances[4]:.0%}, panel {chances[1]:.0%}"
 
 
+def test_a_first_class_that_is_rare_is_aimed_at_too() -> None:
+    """Classes without a background among them: the first is one like the others."""
+    config = configured("task=multiclass", "data=folder", "data.root=/x", "task.classes=[crack,road]", *AUTO, EIGHT)
+    chosen, lines = settled(config, split(config, [1 - mask for mask in blobs(size=6)]), 1)
+    assert isinstance(chosen.sampling, RareClassConfig)
+    assert lines[0] == "sampling=rare_class: crops that are cut around what is rare: crack 50%"
+
+
 def test_of_samples_that_nobody_has_measured_every_one_is_shown_once() -> None:
     config = configured("task=binary", *AUTO, EIGHT)
     chosen, lines = settled(config, split(config, blobs(size=4), total=1000), 1)
@@ -83,7 +91,7 @@ def test_pretrained_weights_are_changed_less(weights: str, scale: float, reason:
 @pytest.mark.parametrize(
     ("masks", "turned", "reason"),
     [
-        (blobs(), (0.5, 0.75), "pictures have no upright direction"),
+        (blobs(), (0.5, 0.75), "no class keeps to the upper or the lower part of the pictures"),
         (blobs(top=42), (0.0, 0.0), "pictures have an upright direction: crack lies at 83% of the height"),
         (blobs(bottom=22), (0.0, 0.0), "pictures have an upright direction: crack lies at 18% of the height"),
         (blobs(images=7), (0.0, 0.0), "too few pictures to tell whether they have an upright direction"),

@@ -45,6 +45,17 @@ def test_the_answer_is_what_was_counted(mode: Mode) -> None:
             assert f"{item.figures[f'{key}/{name}']:.3f}" in text, key
 
 
+def test_of_many_classes_the_worst_that_are_there_are_shown_at_first() -> None:
+    names = [f"c{number}" for number in range(20)]
+    item = evaluated(classes=names)
+    item.figures |= {f"iou/{name}": None if number < 6 else number / 20 for number, name in enumerate(names)}
+    assert chart_data([item])["first"] == list(range(6, 18))
+
+
+def test_epochs_are_counted_as_in_the_log() -> None:
+    assert "· epoch 8 ·" in Elements(page([evaluated()], [])).text
+
+
 def test_what_is_not_defined_is_a_dash_and_not_the_worst() -> None:
     item = evaluated(tuned=False)
     item.figures |= {"iou/car": None, "ece_macro": None, "tuned/iou/car": None}
@@ -163,7 +174,7 @@ def test_training_is_read_from_what_the_run_wrote(tmp_path: Path) -> None:
     ]
     (tmp_path / "metrics.csv").write_text("\n".join(lines))
     assert training(tmp_path, ["a", "b"]) == {
-        "epochs": [0, 1],
+        "epochs": [1, 2],  # as in the log
         "train": [0.6, 0.4],
         "val": [0.75, None],
         "mean": [0.5, None],

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from benchmarks.side_by_side import COLOURS, Loss, chart, plain, table
+from benchmarks.side_by_side import COLOURS, Loss, chart, main, plain, table
 from tests.test_training import TINY, configured
 
 
@@ -31,6 +31,25 @@ def test_the_plain_training_learns_and_is_counted_as_ours_is() -> None:
     assert "| iou_macro | 0.500 ±0.354 |" in two
     absent = table(config, {"plain": [({**figures, "iou/pore": None}, 2.0)]}, images=100)
     assert "| pore | - |" in absent
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["trainer.test=false"], "both trainings are measured on the test split"),
+        (["data=folder", "task.classes=[blob]", "data.label_map={0:0,255:1}"], "both trainings are measured on the test split"),
+        (["trainer.max_epochs=0"], "trainer.max_epochs=0: must be at least 1"),
+    ],
+    ids=["not tested", "no split", "mistake"],
+)
+def test_what_cannot_be_compared_is_not_trained(
+    words: list[str], said: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "test.txt").unlink()
+    monkeypatch.setattr("sys.argv", ["side_by_side", *words, *([f"data.root={folder}"] if "data=folder" in words else [])])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert said in capsys.readouterr().err
 
 
 def test_the_chart_has_a_bar_for_each_class_and_training(tmp_path: Path) -> None:

@@ -45,8 +45,9 @@ def chart_data(evaluated: list[Evaluated]) -> dict[str, Any]:
 
 def _first(item: Evaluated) -> list[int]:
     """Classes whose curves are shown before anybody asks."""
-    order = sorted(range(item.task.num_classes), key=lambda label: item.figures.get(f"iou/{item.task.class_names[label]}") or 0.0)
-    return sorted(order[:SHOWN_AT_FIRST])
+    ious = [item.figures.get(f"iou/{name}") for name in item.task.class_names]
+    known = [math.inf if iou is None else iou for iou in ious]  # None: the split has none of it
+    return sorted(sorted(range(len(known)), key=known.__getitem__)[:SHOWN_AT_FIRST])
 
 
 def training(run_dir: Path | None, classes: list[str]) -> dict[str, Any] | None:
@@ -70,7 +71,7 @@ def training(run_dir: Path | None, classes: list[str]) -> dict[str, Any] | None:
     series = {name: [_rounded(values.get(key)) for values in epochs.values()] for name, key in shown.items()}
     thinned = rates[:: max(1, math.ceil(len(rates) / POINTS))]
     return {
-        "epochs": list(epochs),
+        "epochs": [epoch + 1 for epoch in epochs],
         **series,
         "iou": [[_rounded(values.get(f"val/iou/{name}")) for values in epochs.values()] for name in classes],
         "steps": [step for step, _ in thinned],
