@@ -32,6 +32,7 @@ from segfocal.models import build_model, within
 from segfocal.plainfile import NotPlainError, read_plain
 
 FORMAT = 1
+GENERATED = "synthetic"  # what `data` is where a command says nothing of it
 SLACK = 2**30  # bytes of weights that encoders make and throw away: their classifiers
 
 
@@ -228,6 +229,7 @@ def check_same_model(checkpoint: dict[str, Any], config: dict[str, Any], path: P
     stored = checkpoint["segfocal"]["config"]
     if missing := [group for group in ("optimizer", "scheduler", "loss") if not isinstance(stored.get(group), dict)]:
         raise UserError(f"{path}: not a checkpoint of this program (its configuration has no {missing[0]})")
+    _check_data_said(stored.get("data"), config["data"], path)
     differing = [
         f"{group}.{key}={config[group].get(key)} (the checkpoint: {str(stored[group].get(key))[:60]})"
         for group in ("task", "model", "optimizer", "scheduler")
@@ -236,6 +238,17 @@ def check_same_model(checkpoint: dict[str, Any], config: dict[str, Any], path: P
     ]
     if differing:
         raise UserError(f"ckpt={path}: it cannot be gone on from with " + ", ".join(differing))
+
+
+def _check_data_said(stored: Any, config: dict[str, Any], path: Path) -> None:
+    """The generated data is what a command trains on that says nothing of data: it would, without a word, for a run of the user's own."""
+    if not isinstance(stored, dict) or config["name"] != GENERATED or stored.get("name") in (None, GENERATED):
+        return
+    place = next((f" data.{key}={str(stored[key])[:200]}" for key in ("root", "file") if stored.get(key)), "")
+    raise UserError(
+        f"ckpt={path}: is of a run on data={str(stored['name'])[:60]}{place}, and here no data is named: "
+        "give the command of that run again, with ckpt= added"
+    )
 
 
 def with_splits(config: DataConfig, content: dict[str, Any]) -> DataConfig:

@@ -166,6 +166,14 @@ def test_a_class_that_is_absent_from_training_is_named(tmp_path: Path) -> None:
     ]
 
 
+def test_a_validation_without_foreground_is_said_to_choose_nothing(folder: Path) -> None:
+    for name in ("photo_06", "photo_07", "photo_08"):
+        mask_of(folder, name, np.zeros((64, 64)))
+    assert warnings(look(opened(folder))) == [
+        "no pixel of blob in val: the best checkpoint cannot be told, nor a threshold fitted: put images with it into val, or draw others by seed="
+    ]
+
+
 def test_sizes_and_crops(tmp_path: Path) -> None:
     write_folder(tmp_path, [*blobs(8), *blobs(4, size=(40, 90), seed=3)], scale=255)
     data = opened(tmp_path, fractions=[0.5, 0.25, 0.25])

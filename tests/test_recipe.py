@@ -255,6 +255,12 @@ def test_what_is_left_to_the_recipe_goes_on_and_another_rate_of_the_encoder_does
     begun, _ = settled(config, split(config, blobs()), 1)
     content = {"optimizer_states": [{}], "segfocal": {"config": dataclasses.asdict(begun)}}
     check_same_model(content, dataclasses.asdict(config), Path("last.ckpt"))
+    content["segfocal"]["config"]["data"] = {"name": "folder", "root": "/photos"}
+    with pytest.raises(
+        UserError, match="^ckpt=last.ckpt: is of a run on data=folder data.root=/photos, and here no data is named: give the"
+    ):
+        check_same_model(content, dataclasses.asdict(config), Path("last.ckpt"))
+    content["segfocal"]["config"]["data"] = dataclasses.asdict(begun)["data"]
     other = configured("task=binary", "model.weights=imagenet", "optimizer.encoder_lr_scale=1", *AUTO)
     with pytest.raises(UserError, match=r"cannot be gone on from with optimizer.encoder_lr_scale=1.0 \(the checkpoint: 0.3\)$"):
         check_same_model(content, dataclasses.asdict(other), Path("last.ckpt"))

@@ -51,12 +51,32 @@ def test_the_table_has_a_row_a_class_and_a_dash_for_what_is_not_defined() -> Non
     assert "6 images" in out
 
 
+def test_a_class_that_the_fitted_rule_alone_predicts_is_said_to_be_in_its_mean() -> None:
+    item = evaluated("multiclass", ["a", "b"])
+    item.figures |= {"iou/b": None, "tuned/iou/b": 0.0}
+    said = printed(table(item))
+    assert "predicted by the fitted rule alone: left out of the plain means, and 0 in the fitted: b" in said
+    assert "Neither there" not in said
+
+
 def test_figures_by_the_fitted_decision_stand_beside_the_plain_ones() -> None:
     item = evaluated("binary")
     (found,) = rows(printed(table(item))).values()
     assert found[0].startswith(f"{item.figures['iou/crack']:.3f}")
     assert found[1].startswith(f"{item.figures['tuned/iou/crack']:.3f}")
     assert found[2] == f"{item.decision.thresholds[0]:.3g}"
+
+
+def test_a_background_that_most_pixels_are_of_does_not_cover_the_pictures() -> None:
+    task = TaskConfig(name="multiclass", classes=["background", "pore"])
+    mostly, half = np.zeros((40, 60), np.uint8), np.zeros((40, 60), np.uint8)
+    mostly[:5], half[:20] = 1, 1
+    for truth, covered in ((mostly, False), (half, True)):
+        drawn = sheet([Picture("a", np.full((40, 60, 3), 80, np.uint8), truth, truth)], task)
+        colours = {colour for _, colour in drawn.getcolors(1 << 20) or []}
+        assert (80, 80, 80) in colours, "the image itself"
+        back, pore = (tuple(int(0.4 * 80 + 0.6 * part) for part in colour) for colour in palette(2))
+        assert pore in colours and (back in colours) is covered
 
 
 def test_a_comparison_shows_what_the_second_has_more() -> None:

@@ -7,6 +7,7 @@ before Hydra runs, mistake by mistake only where it does not compose as a whole.
 from __future__ import annotations
 
 import itertools
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
@@ -59,6 +60,7 @@ def mistakes(schema: type, config_name: str, overrides: list[str], look: Callabl
     """
     register_schemas()
     parsed, problems = _parse_overrides(overrides)
+    problems += _torn(parsed)
     wrong = hydrakeys.refused(parsed, config_name in RUN_BY_HYDRA)
     problems += wrong.values()
     parsed = [item for place, item in enumerate(parsed) if place not in wrong]
@@ -146,6 +148,18 @@ def _quoted(override: str) -> str:
     if value[:1] == "{" and ("'" in value or '"' in value):
         return "(keys in braces are written without quotes: 'data.label_map={0:0,255:1}')"
     return "(quote lists and braces for the shell: 'task.classes=[a,b]')"
+
+
+def _torn(overrides: list[Override]) -> list[str]:
+    """A line for each mapping that bash, without quotes, has made several overrides of: key={a:1,b:2} is key=a:1 key=b:2 to it."""
+    pieces: dict[str, list[str]] = {}
+    for item in overrides:
+        pieces.setdefault(item.key_or_group, []).append((item.input_line or "").partition("=")[2])
+    return [
+        f"{key} is there {len(values)} times: the shell has taken its braces away: quote it, '{key}={{{','.join(values)}}}'"
+        for key, values in pieces.items()
+        if len(values) > 1 and all(re.fullmatch(r"[^{:]+:[^:]+", value) for value in values)
+    ]
 
 
 def _values(override: Override) -> list[str]:

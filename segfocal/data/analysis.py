@@ -151,8 +151,7 @@ def _classes(data: SegmentationData, stats: dict[str, SplitStats]) -> Step:
                 f"no pixel of {', '.join(absent)} in the {found.images} of {found.total} samples of {split} that were read"
             )
         elif absent:
-            end = "it cannot be learned" if split == "train" else "there will be no figure"
-            step.warnings.append(f"no pixel of {', '.join(absent)} in {split}: {end}")
+            step.warnings.append(f"no pixel of {', '.join(absent)} in {split}: {_without(split, len(absent) >= task.num_classes - first)}")
         names = _names(data, split, found)
         ignored = [name for name, row in zip(names, found.valid_NC, strict=True) if not row.any()]
         if ignored:
@@ -173,6 +172,15 @@ def _classes(data: SegmentationData, stats: dict[str, SplitStats]) -> Step:
             f"{share:.0%} of the training pixels are {task.class_names[0]}: are the masks inverted? 'data.label_map={{0:1,1:0}}'"
         )
     return step
+
+
+def _without(split: str, everything: bool) -> str:
+    """What it means that a class is in no mask of a split, or that everything but the background is in none."""
+    if split == "train":
+        return "it cannot be learned"
+    if split == "val" and everything:
+        return "the best checkpoint cannot be told, nor a threshold fitted: put images with it into val, or draw others by seed="
+    return "there will be no figure"
 
 
 def _sizes(data: SegmentationData, stats: dict[str, SplitStats]) -> Step:

@@ -90,6 +90,8 @@ class SegmentationData(LightningDataModule):
         empty = [split for split in ("train", "val") if split not in self.sources]
         there = f"there are {self._sizes()}"
         mend = "data.fractions and data.group say how they are drawn" if self.drawn else ""
+        if not self.drawn and hasattr(self.config, "fractions"):
+            mend = "name images of each, or no splits: then they are drawn"
         return [Fault(self.where, f"no images in {' and '.join(empty)}; {there}", "training needs both", mend)] if empty else []
 
     def _sizes(self) -> str:

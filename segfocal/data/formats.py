@@ -113,15 +113,14 @@ def read_mask(path: Path, max_megapixels: float = 200.0, colours: bool = False, 
 
 
 def _colour_map(array: Array) -> str:
-    """The override for the colours of a picture, the most frequent one first, where they are few."""
+    """The override for the colours of a picture, where they are few; in the order of their numbers, as in all pictures."""
     if array.dtype != np.uint8 or array.shape[2] not in (3, 4):
         return ""
-    colours, counts = np.unique(array[..., :3].reshape(-1, 3), axis=0, return_counts=True)
+    colours = np.unique(array[..., :3].reshape(-1, 3), axis=0)
     if len(colours) > MOST_COLOURS:
         return f"it has {len(colours)} colours: is it a photograph? data.masks names the folder of the masks"
-    ordered = colours[np.argsort(-counts, kind="stable")]
-    named = ",".join(f"{red}-{green}-{blue}:{label}" for label, (red, green, blue) in enumerate(ordered))
-    return f"say which colour is which class, as in 'data.label_map={{{named}}}'"
+    named = ",".join(f"{red}-{green}-{blue}:{label}" for label, (red, green, blue) in enumerate(colours))
+    return f"say which colour is which class, as in 'data.label_map={{{named}}}' (the order is a guess)"
 
 
 def _pixels(image: Image.Image) -> Array:

@@ -97,8 +97,12 @@ class LabelMap:
         elif self.task.name == "binary" and (found > 0).sum() > 1:
             example = "0:0,else:1"
         else:
-            example = "0:0," + ",".join(f"{value}:{min(label, last)}" for label, value in enumerate(found[found > 0][:last], start=1))
-        return f"ids 0 to {last} and ignore_index={self.task.ignore_index} are expected", f"map them, as in 'data.label_map={{{example}}}'"
+            values = found[found > 0]
+            example = "0:0," + ",".join(f"{value}:{min(label, last)}" for label, value in enumerate(values[:last], start=1))
+            if len(values) > last:
+                example += ",else:ignore"
+        mend = f"map them, as in 'data.label_map={{{example}}}'" + ("" if self.task.name == "binary" else ", or name more classes")
+        return f"ids 0 to {last} and ignore_index={self.task.ignore_index} are expected", mend
 
 
 def _packed(colours: Array) -> Array:

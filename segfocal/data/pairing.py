@@ -75,10 +75,7 @@ def unpaired(images: dict[str, Path], masks: dict[str, Path], folder: Path, of: 
     """Images without masks, and masks without images."""
     faults = []
     if missing := sorted(set(images) - set(masks)):
-        example = _suffix_between(missing[0], masks)
-        mend = (
-            f"data.mask_suffix={example}" if example and example != suffix else "data.mask_suffix or data.match say how names go together"
-        )
+        mend = _missing_mend(missing, len(images), masks, folder, suffix)
         have = "has" if len(missing) == 1 else "have"
         faults.append(Fault(str(folder), f"{len(missing)} of {len(images)} images {have} no mask: {named(missing)}", mend=mend))
     if orphans := sorted(set(masks) - set(images)):
@@ -88,6 +85,17 @@ def unpaired(images: dict[str, Path], masks: dict[str, Path], folder: Path, of: 
             Fault(str(folder), f"{counted(len(orphans), 'mask has', 'masks have')} no image in {of}: {named(orphans)}", mend=what)
         )
     return faults
+
+
+def _missing_mend(missing: list[str], images: int, masks: dict[str, Path], folder: Path, suffix: str) -> str:
+    """What to do about images without masks."""
+    if more := _suffix_between(missing[0], masks):
+        return f"data.mask_suffix={more}{suffix}"
+    if below := sorted({place for place, _, name in (other.rpartition("/") for other in masks) if place and name == missing[0]}):
+        return f"data.masks={folder.name}/{below[0]} names one folder; task=multilabel reads one for each class"
+    if 2 * len(missing) < images:
+        return "where nothing is to be seen a mask is empty, not left out: draw it, or take the image away"
+    return "data.mask_suffix or data.match say how names go together"
 
 
 def _suffix_between(name: str, masks: dict[str, Path]) -> str:

@@ -10,10 +10,9 @@ from typing import Any
 
 from segfocal.metrics.curves import POINTS, class_curves
 from segfocal.report.evaluated import Evaluated
-from segfocal.report.overlay import class_colours
+from segfocal.report.overlay import BACKDROP, class_colours
 
 ALL_POINTS = 12_000  # of all curves of a kind
-BACKDROP = 0.5  # a class of a larger share of the pixels would cover every picture: it is shown when somebody asks
 SHOWN_AT_FIRST = 12  # classes; with more, the worst of them
 
 

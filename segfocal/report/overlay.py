@@ -15,6 +15,7 @@ from segfocal.config.task import TaskConfig
 Array = NDArray[Any]
 Colour = tuple[int, int, int]
 CELL = 320  # widest picture in the sheet, in pixels
+BACKDROP = 0.5  # a class of a larger share of the pixels would cover every picture
 GAP = 6
 HEADER = 26
 MISSED, FALSE, FOUND = (255, 70, 70), (255, 190, 0), (40, 220, 120)
@@ -39,12 +40,16 @@ class Picture:
 
 def sheet(pictures: list[Picture], task: TaskConfig) -> Image.Image:
     """A row for each picture: the image, the truth on it, and what the prediction found, missed and made up."""
-    shown = [[picture.image, labelled(picture.image, picture.truth, task), _errors(picture, task)] for picture in pictures]
+    strengths = _strengths(pictures, task)
+    shown = [
+        [picture.image, labelled(picture.image, picture.truth, task, strengths), _errors(picture, task, strengths)] for picture in pictures
+    ]
     scale = min(2.0, CELL / max(picture.image.shape[1] for picture in pictures))
     cells = [[_scaled(cell, scale) for cell in row] for row in shown]
     width = max(cell.width for row in cells for cell in row)
     heights = [row[0].height for row in cells]
     entries = [("found", FOUND), ("missed", MISSED), ("made up", FALSE)] if task.name == "binary" else class_colours(task)
+    entries = [entry for entry, strength in zip(entries, strengths, strict=True) if strength] if task.name == "multiclass" else entries
     legend = drawn_legend(entries)
     columns = ["image", "truth", "prediction"]
     result = Image.new("RGB", (3 * (width + GAP) + GAP, HEADER + sum(heights) + GAP * len(heights) + legend.height), BACK)
@@ -97,9 +102,18 @@ def labelled(image: Array, labels: Array, task: TaskConfig, strength: Array | fl
     return image
 
 
-def _errors(picture: Picture, task: TaskConfig) -> Array:
+def _strengths(pictures: list[Picture], task: TaskConfig) -> Array:
+    """Of each class; a background that most of the pixels are of would cover the pictures, and is left out."""
+    strengths = np.full(task.num_classes, 0.6)
+    if task.name == "multiclass":
+        ids = np.concatenate([picture.truth[picture.truth < task.num_classes] for picture in pictures])
+        strengths[np.bincount(ids, minlength=task.num_classes) > BACKDROP * len(ids)] = 0
+    return strengths
+
+
+def _errors(picture: Picture, task: TaskConfig, strengths: Array) -> Array:
     if task.name != "binary":
-        return labelled(picture.image, picture.prediction, task)
+        return labelled(picture.image, picture.prediction, task, strengths)
     truth, predicted = picture.truth[..., 0], picture.prediction[..., 0] == 1
     result = _blend(picture.image, np.array(FOUND), (truth == 1) & predicted, 0.75)
     result = _blend(result, np.array(MISSED), (truth == 1) & ~predicted, 0.75)

@@ -59,9 +59,11 @@ def _absent(evaluated: Evaluated) -> list[str]:
     figures, names = evaluated.figures, evaluated.task.class_names
     nowhere = [name for name in names if figures.get(f"pixel_share/{name}") == 0]
     undefined = [name for name in names if f"iou/{name}" in figures and figures[f"iou/{name}"] is None]
+    fitted_alone = [name for name in undefined if figures.get(f"tuned/iou/{name}") is not None]
     said = {
         f"In no mask of split={evaluated.split}: recall, AUROC and AP are not defined": nowhere,
-        "Neither there nor predicted: left out of the means": undefined,
+        "Neither there nor predicted: left out of the means": [name for name in undefined if name not in fitted_alone],
+        "Not there, and predicted by the fitted rule alone: left out of the plain means, and 0 in the fitted": fitted_alone,
     }
     return [f"{text}: {', '.join(those)}" for text, those in said.items() if those]
 

@@ -92,6 +92,16 @@ def test_each_job_of_a_sweep_is_checked() -> None:
     assert not mistakes(TrainConfig, "train", ["loss=focal,ce", "optimizer.lr=1e-3,1e-4"])
 
 
+@pytest.mark.parametrize("braces", [["0:0", "else:1"], ["128-0-0:1", "0-0-0:0", "else:ignore"]])
+def test_a_mapping_that_the_shell_has_taken_apart_is_not_its_last_piece(braces):
+    lines = mistakes(
+        TrainConfig, "train", [f"data.label_map={piece}" for piece in braces] + ["data=folder", "data.root=/x", "task.classes=[a]"]
+    )
+    assert lines == [
+        f"data.label_map is there {len(braces)} times: the shell has taken its braces away: quote it, 'data.label_map={{{','.join(braces)}}}'"
+    ]
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True

@@ -72,9 +72,19 @@ def test_multilabel_reads_a_file_a_class(tmp_path: Path) -> None:
 def test_the_mask_suffix_pairs(folder: Path) -> None:
     for path in (folder / "masks").iterdir():
         path.rename(path.with_name(f"{path.stem}_label.png"))
-    with pytest.raises(UserError, match="data.mask_suffix"):
+    with pytest.raises(UserError, match="data.mask_suffix=_label\n"):
         opened(folder, **MAP)
+    with pytest.raises(UserError, match="data.mask_suffix=_label\n"):
+        opened(folder, mask_suffix="label", **MAP)
     assert len(opened(folder, mask_suffix="_label", **MAP).sources["train"]) == 6
+
+
+def test_a_folder_for_each_class_is_not_taken_for_names_that_differ(folder: Path) -> None:
+    (folder / "masks").rename(folder / "blob")
+    (folder / "masks").mkdir()
+    (folder / "blob").rename(folder / "masks" / "blob")
+    with pytest.raises(UserError, match="data.masks=masks/blob names one folder; task=multilabel reads one for each class\n"):
+        opened(folder, **MAP)
 
 
 def fault(change: Callable[[Path], object], expected: str, **settings: object) -> tuple[Callable[[Path], object], str, dict]:
@@ -94,7 +104,11 @@ FAULTS = {
     "0/255 masks without a map": fault(lambda root: None, "no pixel of blob in any training mask.*data.label_map={0:0,255:1}"),
     "label out of range": fault(_save(np.full((64, 64), 3)), r"photo_00.png: values 3 \(4096 pixels\)", **MAP),
     "another size": fault(_save(np.zeros((32, 64))), "photo_00.png: mask of 64 x 32 pixels; its image has 64 x 64", **MAP),
-    "missing mask": fault(lambda root: (root / "masks" / "photo_03.png").unlink(), "1 of 12 images has no mask: photo_03", **MAP),
+    "missing mask": fault(
+        lambda root: (root / "masks" / "photo_03.png").unlink(),
+        "1 of 12 images has no mask: photo_03; where nothing is to be seen a mask is empty, not left out",
+        **MAP,
+    ),
     "missing image": fault(lambda root: (root / "images" / "photo_03.jpg").unlink(), "1 mask has no image.*photo_03", **MAP),
     "two images of a name": fault(
         lambda root: Image.new("RGB", (64, 64)).save(root / "images" / "photo_03.png"), "photo_03.jpg and photo_03.png are the same", **MAP
@@ -111,7 +125,9 @@ FAULTS = {
         lambda root: (root / "val.txt").write_text("photo_00\n"), "val.txt: photo_00 stand in train.txt already", **MAP
     ),
     "empty split": fault(
-        lambda root: (root / "val.txt").write_text("\n"), "no images in val; there are 6 in train, 3 in test; training needs both$", **MAP
+        lambda root: (root / "val.txt").write_text("\n"),
+        "no images in val; there are 6 in train, 3 in test; training needs both; name images of each, or no splits",
+        **MAP,
     ),
     "truncated image": fault(
         lambda root: (root / "images" / "photo_01.jpg").write_bytes((root / "images" / "photo_01.jpg").read_bytes()[:700]),

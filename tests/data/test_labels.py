@@ -96,6 +96,11 @@ def test_unknown_values_are_counted_the_most_frequent_first_and_the_override_is_
         LabelMap(BINARY, None)(np.array([0, 3, 200, 255]), "m.png")
     with pytest.raises(BadFileError, match=r"'data.label_map=\{0:0,7:1\}'$"):
         LabelMap(BINARY, None)(np.array([0, 7]), "m.png")
+    three = TaskConfig(name="multiclass", classes=["a", "b", "c"])
+    with pytest.raises(BadFileError, match=r"'data.label_map=\{0:0,1:1,2:2,else:ignore\}', or name more classes$"):
+        LabelMap(three, None)(np.array([0, 1, 2, 3, 4]), "m.png")
+    with pytest.raises(BadFileError, match=r"'data.label_map=\{0:0,7:1\}', or name more classes$"):
+        LabelMap(three, None)(np.array([0, 7]), "m.png")
 
 
 def test_a_mask_in_colour_is_shown_with_its_colours(tmp_path: Path) -> None:
@@ -106,7 +111,7 @@ def test_a_mask_in_colour_is_shown_with_its_colours(tmp_path: Path) -> None:
         read_mask(tmp_path / "m.png")
     assert str(caught.value) == (
         f"{tmp_path / 'm.png'}: a colour picture of 3 channels; one number a pixel is expected; "
-        "say which colour is which class, as in 'data.label_map={0-0-0:0,128-0-0:1}'"
+        "say which colour is which class, as in 'data.label_map={0-0-0:0,128-0-0:1}' (the order is a guess)"
     )
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(tmp_path / "photo.png")
     with pytest.raises(BadFileError, match="is it a photograph"):
