@@ -23,6 +23,7 @@ from segfocal.data.dataset import Batch, SegmentationDataset
 from segfocal.decision import Decision, labels_of
 from segfocal.finite import FiniteSteps
 from segfocal.history import History, Means
+from segfocal.module import RAREST
 from segfocal.parallel.callbacks import Together, of_all_processes
 from segfocal.parallel.team import Team
 from segfocal.report.overlay import Picture, sheet, visible
@@ -153,11 +154,10 @@ class EpochLine(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         figures = trainer.callback_metrics  # Lightning leaves those of the last validation there
-        names = dict.fromkeys(["train/loss", *(["val/loss", self.objective, "iou_rarest"] if self.validated else [])])
+        rarest = [name for name in figures if name.startswith(RAREST)]
+        names = dict.fromkeys(["train/loss", *(["val/loss", self.objective, *rarest] if self.validated else [])])
         self.validated = False
-        shown = "  ".join(
-            f"{name.replace('iou_rarest', 'IoU of the rarest class')} {figures[name]:.4f}" for name in names if name in figures
-        )
+        shown = "  ".join(f"{name} {figures[name]:.4f}" for name in names if name in figures)
         log.info("epoch %d of %s  %s", trainer.current_epoch + 1, trainer.max_epochs, shown)
 
 

@@ -25,6 +25,8 @@ from segfocal.metrics.fitting import fit
 from segfocal.metrics.offsets import PixelSample
 from segfocal.optim import build_optimizer, fuse
 
+RAREST = "IoU of the rarest class"  # begins the name, in the log of a training, of a figure that metrics.csv has under the class's own
+
 Figures = dict[str, float | None]
 
 
@@ -124,7 +126,9 @@ class SegmentationModule(LightningModule):
             self.fitted = fit(self.task, self.config.metrics, self.metrics.histogram, self.sample)
         for name, value in self.figures.items():
             self.log(f"val/{name}", math.nan if value is None else value)
-        self.log("iou_rarest", self._rarest(), prog_bar=True, logger=False)
+        if (rarest := self._rarest()) is not None:
+            iou = self.figures[f"iou/{rarest}"]
+            self.log(f"{RAREST} ({rarest})", math.nan if iou is None else iou, prog_bar=True, logger=False)
 
     def on_train_epoch_end(self) -> None:
         """Look at the objective where the schedule does: Lightning would after the checkpoint is written, and a run that goes on never."""
@@ -139,13 +143,10 @@ class SegmentationModule(LightningModule):
     def on_test_epoch_end(self) -> None:
         self.figures = self.metrics.compute()
 
-    def _rarest(self) -> float:
-        """IoU of the class that fewest of the pixels are of."""
+    def _rarest(self) -> str | None:
+        """Of several classes, the one that fewest of the pixels are of."""
         shares = {name.split("/", 1)[1]: value for name, value in self.figures.items() if name.startswith("pixel_share/") and value}
-        if not shares:
-            return math.nan
-        value = self.figures[f"iou/{min(shares, key=lambda name: shares[name])}"]
-        return math.nan if value is None else value
+        return min(shares, key=lambda name: shares[name]) if shares and self.task.num_classes > 1 else None
 
     def configure_optimizers(self) -> Any:
         assert self.config is not None

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from segfocal.config.loss import LossConfig
 from segfocal.config.loss_sum import balanced
 from segfocal.config.run import TrainConfig
 from segfocal.config.sampling import SAMPLING, AutoConfig, RareClassConfig, SamplingConfig, UniformConfig
@@ -93,7 +94,18 @@ def kept(config: TrainConfig, stored: dict[str, Any]) -> TrainConfig:
         if functools.reduce(getattr, keys, config) == left:
             value = functools.reduce(lambda tree, name: tree[name], keys, stored)
             config = _with(config, keys, SAMPLING.validate(value) if key == "sampling" else value)
-    return config
+    return dataclasses.replace(config, loss=_with_numbers(config.loss, stored["loss"]))
+
+
+def _with_numbers(loss: LossConfig, stored: dict[str, Any]) -> LossConfig:
+    """A loss with the numbers that a run has taken for its words, where it is the same loss."""
+    said, numbers = _flat(dataclasses.asdict(loss)), _flat(dict(stored))
+    if said.keys() != numbers.keys() or any(said[key] != numbers[key] for key in said if key.split(".")[-1] == "name"):
+        return loss
+    for key, word in said.items():
+        if isinstance(word, str) and not isinstance(numbers[key], str):
+            loss = _with(loss, key.split("."), numbers[key])
+    return loss
 
 
 def steps_of(config: TrainConfig, samples: int, batch_size: int, world: int) -> int:
@@ -213,6 +225,8 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _with(config: Any, keys: list[str], value: Any) -> Any:
-    """A configuration with one value changed."""
+    """A configuration, or a mapping of some, with one value changed."""
     first, *rest = keys
+    if isinstance(config, dict):
+        return {**config, first: _with(config[first], rest, value) if rest else value}
     return dataclasses.replace(config, **{first: _with(getattr(config, first), rest, value) if rest else value})

@@ -217,7 +217,10 @@ def test_a_run_that_goes_on_keeps_what_it_has_chosen() -> None:
     longer = configured("task=binary", *AUTO, "trainer.max_epochs=100000")
     assert settled(longer, split(longer, blobs(size=30)), 1)[0].data.batch_size == 8
     going = kept(longer, stored)
-    assert going == dataclasses.replace(begun, trainer=longer.trainer, loss=longer.loss)
+    assert going == dataclasses.replace(begun, trainer=longer.trainer)
+    assert settled(going, split(longer, blobs(size=30)), 1) == (going, [])
+    other = configured("task=binary", *AUTO, "loss=ce", "loss.class_weights=auto")
+    assert kept(other, stored).loss == other.loss
     said = configured(
         "task=binary",
         "data.batch_size=2",
@@ -226,6 +229,8 @@ def test_a_run_that_goes_on_keeps_what_it_has_chosen() -> None:
         "optimizer.encoder_lr_scale=0.5",
         "callbacks.ema=null",
         "model.bias_prior=false",
+        "loss.terms.ce.class_weights=null",
+        "loss.weights.dice=3",
     )
     assert kept(said, stored) == said
 
@@ -240,12 +245,22 @@ def test_a_run_that_goes_on_keeps_what_it_has_chosen() -> None:
         ("callbacks", {"ema": 7}),
         ("optimizer", {"name": "adamw", "encoder_lr_scale": -1}),
         ("augment", None),
+        ("loss", None),
         ("model", {"bias_prior": "x"}),
     ],
 )
 def test_what_a_checkpoint_says_of_its_choices_is_looked_at(group: str, value: object) -> None:
     config = configured("task=binary", *AUTO)
     stored = dataclasses.asdict(settled(config, split(config, blobs()), 1)[0]) | {group: value}
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        kept(config, stored)
+
+
+@pytest.mark.parametrize(("key", "value"), [("class_weights", ["x"]), ("class_weights", [-1.0]), ("dice", -2.0), ("dice", [])])
+def test_the_numbers_of_a_loss_are_looked_at_too(key: str, value: object) -> None:
+    config = configured("task=binary", *AUTO)
+    stored = dataclasses.asdict(settled(config, split(config, blobs()), 1)[0])
+    (stored["loss"]["weights"] if key == "dice" else stored["loss"]["terms"]["ce"])[key] = value
     with pytest.raises((KeyError, TypeError, ValueError)):
         kept(config, stored)
 

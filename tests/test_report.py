@@ -48,7 +48,7 @@ def test_the_table_has_a_row_a_class_and_a_dash_for_what_is_not_defined() -> Non
     said = printed(table(dataclasses.replace(item, figures=there, intervals={})))
     assert "In no mask of split=test: recall, AUROC and AP are not defined: a, [red]b" in said
     assert "Neither there" not in said
-    assert "6 images" in out
+    assert "6 images" in out and "Intervals over 6 images are too narrow" in out and "narrow" not in said
 
 
 def test_a_class_that_the_fitted_rule_alone_predicts_is_said_to_be_in_its_mean() -> None:

@@ -52,6 +52,12 @@ def test_of_many_classes_the_worst_that_are_there_are_shown_at_first() -> None:
     assert chart_data([item])["first"] == list(range(6, 18))
 
 
+def test_intervals_over_few_images_are_said_to_be_too_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "intervals over images, too narrow for so few." in Elements(page([evaluated()], [])).text
+    monkeypatch.setattr("segfocal.report.page.NARROW", 6)
+    assert "intervals over images. " in Elements(page([evaluated()], [])).text
+
+
 def test_epochs_are_counted_as_in_the_log() -> None:
     assert "· epoch 8 ·" in Elements(page([evaluated()], [])).text
 

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import math
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -288,6 +289,15 @@ def test_what_is_found_is_asked_after_validations_and_of_what_can_be_learned(cap
         watch.on_validation_end(SimpleNamespace(global_step=550), module)  # type: ignore[arg-type]
     (line,) = caplog.messages
     assert line.startswith(f"after 550 steps nothing of {second} is found (recall 0 in validation): ")
+
+
+def test_the_line_of_an_epoch_names_the_rarest_of_several_classes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for task, named in (("multiclass", True), ("binary", False)):
+        caplog.clear()
+        with caplog.at_level(logging.INFO, "segfocal"):
+            trained(tmp_path / task, f"task={task}", "trainer.max_epochs=1")
+        (line,) = [message for message in caplog.messages if message.startswith("epoch 1 of 1 ")]
+        assert bool(re.search(r"IoU of the rarest class \(rust\) [01]\.\d{4}$", line)) is named and ("rarest" in line) is named
 
 
 def test_classes_of_which_nothing_is_found_are_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,6 +10,7 @@ from segfocal.report.charts import chart_data
 from segfocal.report.evaluated import Evaluated, Shown
 from segfocal.report.html import rendered
 from segfocal.report.pictures import gallery
+from segfocal.report.table import NARROW
 
 if TYPE_CHECKING:
     from segfocal.metrics.bootstrap import Difference
@@ -33,6 +34,7 @@ def page(evaluated: list[Evaluated], shown: list[Shown], differences: Sequence[M
         evaluated=evaluated,
         task=first.task,
         images=len(first.images.names),
+        narrow=NARROW,
         pixels=int(first.images.valid.sum()),
         summary=summary,
         tables=tables,

@@ -27,6 +27,7 @@ COLUMNS = {
     "pixel_share": "pixels",
 }
 CONTOURS = {"boundary_iou": "boundary IoU", "boundary_f": "boundary F"}  # where they were asked for
+NARROW = 20  # images: in simulation, 95 % intervals over ten held the truth in 88 % of cases
 SURE = 0.05  # a difference with a smaller p-value is shown in bold
 
 
@@ -50,7 +51,8 @@ def table(evaluated: Evaluated) -> RenderableType:
     if len(classes) > 1:
         shown.add_section()
         shown.add_row("mean", *_cells(evaluated, "_macro", "" if tuned else None))
-    notes = [Text(note) for note in _absent(evaluated)]
+    few = [f"Intervals over {count} images are too narrow, see docs/metrics.md"] if 1 < count < NARROW and evaluated.intervals else []
+    notes = [Text(note) for note in [*_absent(evaluated), *few]]
     return Group(shown, *notes) if notes else shown
 
 
