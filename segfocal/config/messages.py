@@ -27,7 +27,7 @@ SAID = {
     "int_from_float": "must be a whole number",
     "bool_type": "must be true or false",
     "string_type": "must be text",
-    "list_type": "must be a list, as in [1,2]",
+    "list_type": "must be a list, in brackets and quoted for the shell, as in '{key}=[{value}]'",
     "dataclass_type": "must be a mapping",
     "dict_type": "must be a mapping, as in {{0:0,255:1}}",
     "too_short": "must have at least {min_length} items, not {actual_length}",
@@ -67,6 +67,7 @@ def _messages(item: ErrorDetails, place: tuple[Any, ...], plain: Any) -> list[tu
         allowed = re.findall(r"'([^']*)'", context["expected"])
         return [(head, "must be one of " + ", ".join(allowed) + (did_you_mean(str(item["input"]), allowed, most=0)))]
     bounds = {name: f"{value:g}" if isinstance(value, float) else value for name, value in context.items()}
+    bounds |= {"key": key, "value": _shown(item["input"]) if isinstance(item["input"], str | int | float) else "1,2"}
     text = SAID[kind].format(**bounds) if kind in SAID else item["msg"][:1].lower() + item["msg"][1:]
     return [(head, text)]
 

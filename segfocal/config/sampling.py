@@ -57,7 +57,7 @@ class RareClassConfig(SamplingConfig):
     Args:
         share: of the crops, that are cut around a pixel of a class drawn by its rarity, from 0 to 1.
         temperature: T > 0 in softmax((1 - frequency) / T): the lower, the more the rarest class is preferred; a class that is T more
-            frequent than another is drawn 2.7 times as seldom.
+            frequent than another is drawn 2.7 times as seldom. What few images have is drawn ten times an epoch from each at most, on average.
     """
 
     name: Literal["rare_class"] = "rare_class"

@@ -16,6 +16,8 @@ MISTAKES = [
     (["loss=focal", "loss.gama=3"], ["loss.gama=3: no such key; did you mean gamma"]),
     (["loss.weights.ce=auto"], ["loss.weights.ce=auto: is for Dice: say a number"]),
     (["loss.terms.ce=3"], ["loss.terms.ce=3: must be a mapping with the name of a loss"]),
+    (["task.classes=crack"], ["task.classes=crack: must be a list, in brackets and quoted for the shell, as in 'task.classes=[crack]'"]),
+    (["data.crop=64"], ["data.crop=64: must be a list, in brackets and quoted for the shell, as in 'data.crop=[64]'"]),
     (["loss=focl"], ["loss=focl: no such option; did you mean focal"]),
     (["loss=focal", "loss.gamma=-1"], ["loss.gamma=-1: allowed is a finite number >= 0"]),
     (["loss=focal", "loss.gamma=two"], ["loss.gamma=two: allowed is a finite number >= 0"]),
