@@ -19,6 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from segfocal.config.commandline import COMPLETES, SWEEPS, parted, run_dir_of, unknown
+from segfocal.config.layouts import FilesConfig, no_folder
 from segfocal.config.parse import mistakes, sweeps
 from segfocal.config.run import is_auto
 from segfocal.config.schema import CONF, register_schemas
@@ -31,6 +32,8 @@ from segfocal.stopping import listen
 from segfocal.sweeps.record import key_of_run
 from segfocal.sweeps.trial import Pruned
 from segfocal.wholefile import write_whole
+
+SHOWS = {"--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "--shell-completion", "-sc"}  # flags by which nothing is run
 
 # Where torch_npu is installed, torch would import it, whatever the profile: even broken, and in every process that loads data.
 os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
@@ -55,6 +58,7 @@ def _start(main: Callable[[], Any], schema: type, config_name: str) -> None:
         sys.argv = [word for word in sys.argv if word != "--json"] + ["json=true"]
     flags, overrides = parted(sys.argv[1:])
     completes = bool(COMPLETES & set(flags))  # the line is still being written
+    runs = not SHOWS & {flag.partition("=")[0] for flag in flags}
     if not completes:
         sys.argv[1:] = [*flags, *overrides]  # Hydra takes no flag behind an override
     end_with_parent()
@@ -64,7 +68,9 @@ def _start(main: Callable[[], Any], schema: type, config_name: str) -> None:
         jobs.append(config)
         auto = ["ckpt=auto: a sweep goes on by itself, given the same command again: leave it out"] if sweep and is_auto(config) else []
         named = run_dir_of(overrides)
-        return [*auto, *(unwritable(str(named), "hydra.run.dir") if named else []), *started_problems(config, place, sweep)]
+        data = getattr(config, "data", None)
+        missing = no_folder(data.root) if runs and isinstance(data, FilesConfig) and data.root else []  # torch would take seconds before
+        return [*auto, *missing, *(unwritable(str(named), "hydra.run.dir") if named else []), *started_problems(config, place, sweep)]
 
     problems = [] if completes else [*unknown(flags), *mistakes(schema, config_name, overrides, look)]
     if not problems and not completes and not sweep:
@@ -73,7 +79,6 @@ def _start(main: Callable[[], Any], schema: type, config_name: str) -> None:
         for line in problems if ending.speaks() else []:
             print(line, file=sys.stderr)
         sys.exit(MISTAKE)
-    runs = not {"--cfg", "-c", "--info", "-i", "--hydra-help", "--version", "--shell-completion", "-sc"} & set(sys.argv[1:])
     if runs and is_auto(jobs[0]) and (found := run_dir_of(overrides) or find_run(jobs[0].out, key_of_run(jobs[0]))):
         if (found / RESULT).is_file():
             print(f"{shown_path(found)}: this run has ended: leave out ckpt=auto for another, or ckpt={shown_path(found)} to go on from it")

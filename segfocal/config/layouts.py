@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
@@ -13,6 +14,11 @@ from segfocal.config.data import DATA, DataConfig
 from segfocal.config.labels import from_text, rules
 from segfocal.config.public_sets import CITYSCAPES_CLASSES, VOC_CLASSES
 from segfocal.config.task import Mode, TaskConfig
+
+
+def no_folder(root: str | None) -> list[str]:
+    """A line where a root is no folder."""
+    return [] if Path(root or "").is_dir() else [f"data.root={root}: no such folder (seen from {Path.cwd()})"]
 
 
 @dataclass(config=STRICT, kw_only=True)

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from segfocal.config.data import DATA
-from segfocal.config.layouts import FolderConfig
+from segfocal.config.layouts import FolderConfig, no_folder
 from segfocal.config.task import TaskConfig
 from segfocal.data.assemble import sources_of
 from segfocal.data.faults import Fault
@@ -35,8 +35,8 @@ def folder_sources(config: FolderConfig, task: TaskConfig, channels: int, seed: 
 
 def existing_root(root: str | None) -> Path:
     """The root as a path; raises UserError where it is no folder."""
-    if not Path(root or "").is_dir():
-        raise UserError(f"data.root={root}: no such folder (seen from {Path.cwd()})")
+    if lines := no_folder(root):
+        raise UserError(lines[0])
     return Path(root or "")
 
 

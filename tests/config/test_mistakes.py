@@ -130,7 +130,15 @@ def test_evaluation_says_what_it_needs() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["loss=focl"], ["--help"], ["--cfg", "job"], ["+loss.gama=3", "model.encoder=tu-resnt18"]], ids=" ".join
+    "arguments",
+    [
+        ["loss=focl"],
+        ["data=folder", "data.root=/nowhere", "task.classes=[a]"],
+        ["--help"],
+        ["--cfg", "job"],
+        ["+loss.gama=3", "model.encoder=tu-resnt18"],
+    ],
+    ids=" ".join,
 )
 def test_configuration_is_answered_without_torch(arguments: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
     """As `python train.py ...`; what takes seconds to import is looked for when the process ends."""
