@@ -144,7 +144,7 @@ def _classes(data: SegmentationData, stats: dict[str, SplitStats]) -> Step:
     for split, found in stats.items():
         shares = zip(task.class_names, found.positives, found.valid, strict=True)
         shown = ", ".join(f"{name} {positives / max(1, valid):.2%}" for name, positives, valid in shares)
-        step.found.append(f"{split}: {found.images} images; of the pixels {shown}")
+        step.found.append(f"{split}: {counted(found.images, 'image', 'images')}; of the pixels {shown}")
         absent = [name for name, count in zip(task.class_names, found.positives, strict=True) if count == 0]
         if absent and not found.whole:
             step.warnings.append(
