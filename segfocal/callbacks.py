@@ -20,6 +20,7 @@ from segfocal.config.run import TrainConfig
 from segfocal.config.task import TaskConfig
 from segfocal.data.datamodule import SegmentationData
 from segfocal.data.dataset import Batch, SegmentationDataset
+from segfocal.data.stats import SplitStats
 from segfocal.decision import Decision, labels_of
 from segfocal.finite import FiniteSteps
 from segfocal.history import History, Means
@@ -56,12 +57,17 @@ def build_callbacks(config: TrainConfig, run_dir: Path, data: SegmentationData, 
         callbacks.append(Overlays(data.dataset("val"), config.task, config.callbacks.overlays, run_dir / "overlays"))
     if config.logger.csv or config.logger.tensorboard:
         callbacks.append(LearningRateMonitor("step"))
-    callbacks += [EpochLine(config.objective), Unlearned(config, (data.measured["train"].positives > 0).tolist())]
+    callbacks += [EpochLine(config.objective), Unlearned(config, _shown(data.measured["train"]))]
     if trial := TrialOfJob.of_this_process():
         callbacks.append(Reports(trial))
     if sys.stdout.isatty():
         callbacks.append(ProgressBar(leave=False))
     return callbacks
+
+
+def _shown(train: SplitStats) -> list[bool]:
+    """Whether the training masks have each class; of those that nobody has looked at, all may."""
+    return [not train.whole or bool(pixels) for pixels in train.positives]
 
 
 class LastEpoch(Callback):

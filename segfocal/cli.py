@@ -18,6 +18,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from segfocal.config import launchers
 from segfocal.config.commandline import COMPLETES, SWEEPS, parted, run_dir_of, unknown
 from segfocal.config.layouts import FilesConfig, no_folder
 from segfocal.config.parse import mistakes, sweeps
@@ -59,6 +60,7 @@ def _start(main: Callable[[], Any], schema: type, config_name: str) -> None:
     flags, overrides = parted(sys.argv[1:])
     completes = bool(COMPLETES & set(flags))  # the line is still being written
     runs = not SHOWS & {flag.partition("=")[0] for flag in flags}
+    here_too = runs and not any(override.startswith(f"{launchers.GROUP}=") for override in overrides)  # else the data may lie elsewhere
     if not completes:
         sys.argv[1:] = [*flags, *overrides]  # Hydra takes no flag behind an override
     end_with_parent()
@@ -69,7 +71,9 @@ def _start(main: Callable[[], Any], schema: type, config_name: str) -> None:
         auto = ["ckpt=auto: a sweep goes on by itself, given the same command again: leave it out"] if sweep and is_auto(config) else []
         named = run_dir_of(overrides)
         data = getattr(config, "data", None)
-        missing = no_folder(data.root) if runs and isinstance(data, FilesConfig) and data.root else []  # torch would take seconds before
+        missing = (
+            no_folder(data.root) if here_too and isinstance(data, FilesConfig) and data.root else []
+        )  # torch would take seconds before
         return [*auto, *missing, *(unwritable(str(named), "hydra.run.dir") if named else []), *started_problems(config, place, sweep)]
 
     problems = [] if completes else [*unknown(flags), *mistakes(schema, config_name, overrides, look)]
