@@ -216,7 +216,12 @@ def test_a_class_that_is_not_in_the_split_is_said_and_is_null(
     assert [found[f"{figure}/{name}"] for figure in ("recall", "auroc", "ap") for name in names[2:]] == [None] * 9
     said = " ".join(capsys.readouterr().out.split())
     assert "In no mask of split=test: recall, AUROC and AP are not defined: weld, rust, pore" in said
-    assert f"Neither there nor predicted: left out of the means: {', '.join(absent)}" in said
+    fitted = [name for name in absent if found[f"tuned/iou/{name}"] is not None]
+    for text, those in {
+        "Neither there nor predicted: left out of the means": [name for name in absent if name not in fitted],
+        "predicted by the fitted rule alone: left out of the plain means, and 0 in the fitted": fitted,
+    }.items():
+        assert (f"{text}: {', '.join(those)}" in said) if those else (text not in said)
     evaluated(tmp_path / "one", f"ckpt={runs['one']}", *given)
     assert "no pixel" not in caplog.text
     for path in (tmp_path / "data" / "masks").iterdir():

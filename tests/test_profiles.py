@@ -95,7 +95,7 @@ def test_what_does_not_go_together_is_said_before_torch_is_imported(overrides: l
 @pytest.mark.timeout(250)
 def test_what_this_machine_lacks_is_one_line_through_the_command(tmp_path: Path) -> None:
     (tmp_path / "put_loss.py").write_text(LOSS)
-    nowhere = ["data=folder", "data.root=nowhere", "task.classes=[crack]"]  # it would be said that it is not there, were it read
+    nowhere = ["data=folder", "data.root=.", "task.classes=[crack]"]  # it would be said that it has no images, were it read
     fake(tmp_path, metadata.version("torch"), "raise ImportError('libhccl.so: cannot open shared object file')")
     put = ["plugins=[put_loss]", "loss=put", *SMALL, "profile=auto", "trainer.max_epochs=1"]
     commands = [

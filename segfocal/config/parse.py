@@ -158,7 +158,7 @@ def _torn(overrides: list[Override]) -> list[str]:
     return [
         f"{key} is there {len(values)} times: the shell has taken its braces away: quote it, '{key}={{{','.join(values)}}}'"
         for key, values in pieces.items()
-        if len(values) > 1 and all(re.fullmatch(r"[^{:]+:[^:]+", value) for value in values)
+        if len(values) > 1 and all(re.fullmatch(r"[^{\[:/]+:[^:/]+", value) for value in values)
     ]
 
 

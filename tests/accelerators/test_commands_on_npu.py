@@ -10,7 +10,7 @@ import pytest
 from tests.accelerators.conftest import environment
 from tests.conftest import ROOT, in_one_process
 
-NOWHERE = ["data=folder", "data.root=nowhere", "task.classes=[crack]"]
+NOWHERE = ["data=folder", "data.root=.", "task.classes=[crack]"]  # it has no images: that is said later
 
 
 @pytest.mark.timeout(250)

@@ -136,7 +136,7 @@ def test_a_directory_takes_one_run_at_a_time_and_no_second_one(tmp_path: Path) -
 
 @pytest.mark.parametrize("place", ["out", "hydra.run.dir"])
 def test_a_place_that_takes_no_files_is_said_before_the_data_is_read(tmp_path: Path, place: str) -> None:
-    done = train(tmp_path, f"{place}=/proc/nowhere", "data=folder", "data.root=absent", "task.classes=[crack]")
+    done = train(tmp_path, f"{place}=/proc/nowhere", "data=folder", "data.root=.", "task.classes=[crack]")
     assert (done.code, done.out) == (2, "")
     assert re.fullmatch(f"{place}=/proc/nowhere: .* is not a directory that can be written to (.*)\n", done.err)
 
