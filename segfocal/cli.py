@@ -60,7 +60,7 @@ def _start(main: Callable[[], Any], schema: type, config_name: str) -> None:
     flags, overrides = parted(sys.argv[1:])
     completes = bool(COMPLETES & set(flags))  # the line is still being written
     runs = not SHOWS & {flag.partition("=")[0] for flag in flags}
-    here_too = runs and not any(override.startswith(f"{launchers.GROUP}=") for override in overrides)  # else the data may lie elsewhere
+    runs_here = runs and not any(override.startswith(f"{launchers.GROUP}=") for override in overrides)  # else the data may lie elsewhere
     if not completes:
         sys.argv[1:] = [*flags, *overrides]  # Hydra takes no flag behind an override
     end_with_parent()
@@ -72,7 +72,7 @@ def _start(main: Callable[[], Any], schema: type, config_name: str) -> None:
         named = run_dir_of(overrides)
         data = getattr(config, "data", None)
         missing = (
-            no_folder(data.root) if here_too and isinstance(data, FilesConfig) and data.root else []
+            no_folder(data.root) if runs_here and isinstance(data, FilesConfig) and data.root else []
         )  # torch would take seconds before
         return [*auto, *missing, *(unwritable(str(named), "hydra.run.dir") if named else []), *started_problems(config, place, sweep)]
 

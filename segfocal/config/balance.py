@@ -67,9 +67,8 @@ class ClassCounts:
             self._weigh(how, beta, [valid - pixels, pixels], valid, [self.images, present], [valid, where])
             for pixels, valid, present, where in zip(self.pixels, self.valid, self.present, self.pixels_where_present, strict=True)
         ]
-        return [min(positive, most * negative) if negative else positive for negative, positive in pairs], [
-            negative for negative, _ in pairs
-        ]
+        bounded = [min(positive, most * negative) if negative else positive for negative, positive in pairs]
+        return bounded, [negative for negative, _ in pairs]
 
     def _weigh(self, how: FromData, beta: float, pixels: list[int], valid: int, present: list[int], where: list[int]) -> list[float]:
         shown = [index for index, count in enumerate(pixels) if count > 0]
