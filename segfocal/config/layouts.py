@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
-from segfocal.config.base import STRICT, Flag, Fraction, Index, OpenFraction, Positive
+from segfocal.config.base import STRICT, Flag, Fraction, Index, Positive, Scale
 from segfocal.config.data import DATA, DataConfig
 from segfocal.config.labels import from_text, rules
 from segfocal.config.public_sets import CITYSCAPES_CLASSES, VOC_CLASSES
@@ -39,7 +39,8 @@ class FilesConfig(DataConfig):
             What is not named is an error. null: the values are class ids.
         exif: photographs whose EXIF tag asks for a rotation: `apply` rotates the image, `ignore` takes it as stored;
             null refuses them.
-        scale: images and masks are reduced to this share of their height and width; null leaves them.
+        scale: images and masks are read at this share of their height and width, up to 4: above 1 enlarged, for what is thinner than
+            a network can follow; null leaves them.
         max_megapixels: larger images are refused before they are decoded.
     """
 
@@ -51,7 +52,7 @@ class FilesConfig(DataConfig):
     overlap: Literal["refuse", "allow"] = "refuse"
     label_map: Annotated[dict[int | str, Index | Literal["ignore"]] | None, BeforeValidator(from_text)] = None
     exif: Literal["apply", "ignore"] | None = None
-    scale: OpenFraction | None = None
+    scale: Scale | None = None
     max_megapixels: Positive = 200.0
 
     def __post_init__(self) -> None:

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from segfocal.config.base import STRICT, OpenFraction, Positive
+from segfocal.config.base import STRICT, Positive, Scale
 from segfocal.config.inference import InferenceConfig
 from segfocal.config.profile import ProfileConfig
 from segfocal.rundir import unwritable
@@ -22,12 +22,12 @@ class ReadingConfig:
     Args:
         exif: photographs whose EXIF tag asks for a rotation: `apply` rotates the image, so that the mask fits what viewers show;
             `ignore` takes it as stored. `apply` where the training refused them.
-        scale: the model sees images reduced to this share of their height and width; what is written has the size of the image.
+        scale: the model sees images at this share of their height and width; what is written has the size of the image.
         max_megapixels: larger images are not decoded.
     """
 
     exif: Literal["apply", "ignore"] | None = None
-    scale: OpenFraction | None = None
+    scale: Scale | None = None
     max_megapixels: Positive | None = None
 
 

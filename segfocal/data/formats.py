@@ -50,7 +50,7 @@ def read_scaled(path: Path, channels: int, exif: str | None, max_megapixels: flo
     if scale is None:
         return image, (image.shape[0], image.shape[1])
     stored = image_size(path, exif)
-    return resized(image, scaled(stored, scale), cv2.INTER_AREA), stored
+    return resized(image, scaled(stored, scale), cv2.INTER_AREA if scale <= 1 else cv2.INTER_CUBIC), stored
 
 
 def scaled(size: tuple[int, int], scale: float | None) -> tuple[int, int]:

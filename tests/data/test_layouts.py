@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -105,6 +106,19 @@ def test_reduced_images_are_read_small_with_their_masks(tmp_path: Path) -> None:
     assert np.array_equal(labels, mask)
     assert np.abs(small.astype(int) - image.reshape(200, 2, 300, 2, 3).mean((1, 3))).max() < 6  # JPEG is not exact
     assert opened(FolderConfig(root=str(tmp_path), overlap="allow", stratify=False)).sources["train"].size(0) == (400, 600)
+
+
+def test_enlarged_images_are_smooth_and_their_masks_exact(tmp_path: Path) -> None:
+    write_folder(tmp_path, blobs(8))
+    data = opened(FolderConfig(root=str(tmp_path), scale=3.0, stratify=False))
+    plain = opened(FolderConfig(root=str(tmp_path), stratify=False)).sources["train"]
+    image, mask = plain.read(0)
+    large, labels = data.sources["train"].read(0)
+    height, width = mask.shape
+    assert data.sources["train"].size(0) == large.shape[:2] == labels.shape == (3 * height, 3 * width)
+    assert np.array_equal(labels, mask.repeat(3, 0).repeat(3, 1))
+    expected = cv2.resize(image, (3 * width, 3 * height), interpolation=cv2.INTER_CUBIC).astype(int)
+    assert np.abs(large - expected).max() <= 1  # OpenCV rounds three channels at once otherwise than each alone
 
 
 @pytest.mark.parametrize("by", ["files", "folders"])

@@ -87,13 +87,14 @@ def test_images_are_read_as_in_training(here: Path, ckpts: dict[str, Path]) -> N
     assert image_size(Path("kinds/turned.png"), "apply") == (90, 60)
 
 
-def test_the_scale_of_the_training_is_the_models_alone(here: Path) -> None:
-    """What is written has the size of the image; what the model saw was half of it."""
-    ckpt = made(here / "half.ckpt", "data=folder", "data.root=x", "task.classes=[blob]", "data.scale=0.5")
+@pytest.mark.parametrize(("scale", "interpolation"), [(0.5, cv2.INTER_AREA), (1.5, cv2.INTER_CUBIC)])
+def test_the_scale_of_the_training_is_the_models_alone(here: Path, scale: float, interpolation: int) -> None:
+    """What is written has the size of the image; what the model saw was half of it, or more."""
+    ckpt = made(here / "scaled.ckpt", "data=folder", "data.root=x", "task.classes=[blob]", f"data.scale={scale}")
     image = np.asarray(Image.open("photos/a.png"))
     assert called(ckpt, EVERYTHING, "profile.precision=32-true") == 0
-    half = cv2.resize(image, (45, 30), interpolation=cv2.INTER_AREA)
-    wanted = logits_of(ckpt, half).sigmoid()[0, 0].numpy()
+    seen = cv2.resize(image, (round(scale * 90), round(scale * 60)), interpolation=interpolation)
+    wanted = logits_of(ckpt, seen).sigmoid()[0, 0].numpy()
     stored = np.asarray(Image.open("out/probabilities/a.png")) / 65535
     assert stored.shape == np.asarray(Image.open("out/ids/a.png")).shape == (60, 90)
     np.testing.assert_allclose(stored, cv2.resize(wanted, (90, 60), interpolation=cv2.INTER_LINEAR), atol=1e-3)
