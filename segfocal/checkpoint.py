@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 import segfocal
 from segfocal import shared_weights
-from segfocal.config.base import Index, Number, Positive
+from segfocal.config.base import Fraction, Index, Number, Positive
 from segfocal.config.data import DataConfig
 from segfocal.config.parse import parse
 from segfocal.config.run import ModelConfig
@@ -48,6 +48,7 @@ class About:
     epoch: Index
     metrics: dict[str, float | None]
     decision: dict[str, Any] | None = None
+    shares: list[Fraction] | None = None
     splits: dict[str, list[str]] | None = None
     versions: dict[str, str] = Field(default_factory=dict)
 
@@ -62,6 +63,8 @@ class About:
             raise ValueError("its configuration has no beta of its metrics")
         if self.classes != self.config["task"].get("classes"):
             raise ValueError("its classes are not those of its task")
+        if self.shares is not None and len(self.shares) != len(self.classes):
+            raise ValueError("its shares are not of as many classes as it has")
         if len(self.mean) != len(self.std) or len(self.mean) != self.config["model"].get("in_channels"):
             raise ValueError("mean and std are not of as many channels as its model takes")
 
@@ -71,7 +74,12 @@ def _positive(value: Any) -> bool:
 
 
 def about(
-    config: dict[str, Any], classes: list[str], mean: list[float], std: list[float], splits: dict[str, list[str]] | None = None
+    config: dict[str, Any],
+    classes: list[str],
+    mean: list[float],
+    std: list[float],
+    splits: dict[str, list[str]] | None = None,
+    shares: list[float] | None = None,
 ) -> dict[str, Any]:
     """What a checkpoint says of the run, besides weights and state.
 
@@ -80,6 +88,7 @@ def about(
         classes: their names, in the order of the head's channels.
         mean, std: of each image channel, of pixels in 0..1.
         splits: the names of the samples of each, where they were drawn.
+        shares: of each class, of the pixels of the training split.
     """
     versions = {
         "segfocal": segfocal.__version__,
@@ -87,7 +96,8 @@ def about(
         "lightning": metadata.version("lightning"),
         "segmentation_models_pytorch": metadata.version("segmentation-models-pytorch"),
     }
-    return {"format": FORMAT, "config": config, "classes": classes, "mean": mean, "std": std, "splits": splits, "versions": versions}
+    numbers = {"mean": mean, "std": std, "shares": shares}
+    return {"format": FORMAT, "config": config, "classes": classes, **numbers, "splits": splits, "versions": versions}
 
 
 def locate(ckpt: str, which: str) -> Path:

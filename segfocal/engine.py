@@ -196,7 +196,7 @@ def build_module(config: TrainConfig, data: SegmentationData, train: SplitStats)
     if isinstance(config.strategy, SharedConfig) and config.strategy.sync_batchnorm:
         model = with_synchronised_batchnorm(model)
     sharded = config.strategy.name == "fsdp" and here().world > 1
-    about = checkpoints.about(dataclasses.asdict(config), config.task.class_names, data.mean, data.std, data.drawn)
+    about = checkpoints.about(dataclasses.asdict(config), config.task.class_names, data.mean, data.std, data.drawn, train.prior)
     last = config.profile.channels_last and not sharded  # fully_shard takes weights in the usual layout alone
     kind = ShardedModule if sharded else SegmentationModule
     return kind(model, config.task, build_loss(config.loss, config.task), config, about, last, config.inference)

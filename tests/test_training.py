@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -22,6 +23,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from segfocal import checkpoint as checkpoints
 from segfocal.callbacks import LastEpoch
+from segfocal.config.data import DATA
 from segfocal.config.parse import CONF, parse
 from segfocal.config.run import EvaluateConfig, TrainConfig
 from segfocal.config.schema import register_schemas
@@ -187,6 +189,11 @@ def test_a_checkpoint_is_plain_data(finished: Path) -> None:
     assert ours["classes"] == ours["config"]["task"]["classes"]
     assert ours["config"]["loss"]["name"] == "sum"
     assert len(ours["mean"]) == len(ours["std"]) == 3
+    config = configured(*TINY, "task=multiclass")
+    train = DATA.build(config.data, config.task, 3, config.seed)["train"]
+    labels = np.concatenate([train.read(index)[1].ravel() for index in range(8)])
+    counts = np.bincount(labels[labels != 255], minlength=5)
+    assert ours["shares"] == pytest.approx((counts / counts.sum()).tolist())
     assert ours["versions"]["torch"] == str(torch.__version__)
     assert set(ours["metrics"]) >= {"iou_macro", "auroc_macro", "ap_macro"}
 

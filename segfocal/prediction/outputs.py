@@ -16,11 +16,10 @@ from segfocal.data.faults import BadFileError
 from segfocal.data.source import Array
 from segfocal.prediction.inputs import Item
 from segfocal.prediction.predictor import HIGHEST, Prediction
-from segfocal.report.overlay import labelled, visible
+from segfocal.report.overlay import labelled, strengths_of, visible
 from segfocal.wholefile import write_whole
 
 ROWS = 256  # of an image, coloured at a time: colours are blended in float64
-STRENGTH = 0.6  # of colours on an image
 
 
 class Outputs:
@@ -31,11 +30,13 @@ class Outputs:
     Args:
         config: what is written.
         task: what the labels mean.
+        shares: of each class, of the pixels that it was trained with, where they are known.
     """
 
-    def __init__(self, config: PredictConfig, task: TaskConfig) -> None:
+    def __init__(self, config: PredictConfig, task: TaskConfig, shares: list[float] | None = None) -> None:
         self.out, self.task = Path(config.out or ""), task
         self.write_kinds, self.format = config.write, config.format
+        self.strengths = strengths_of(task, shares)  # of colours on an image
         self.folders = folder_names(task.class_names)
 
     def paths(self, item: Item) -> list[Path]:
@@ -96,12 +97,12 @@ class Outputs:
                 yield from map(_png, scores)
         else:
             below = visible(prediction.image) if kind == "overlays" else np.zeros((*labels.shape[:2], 3), np.uint8)
-            yield _png(self._coloured(below, labels, STRENGTH if kind == "overlays" else 1.0))
+            yield _png(self._coloured(below, labels, self.strengths if kind == "overlays" else np.ones(self.task.num_classes)))
 
-    def _coloured(self, image: Array, labels: Array, strength: float) -> Array:
+    def _coloured(self, image: Array, labels: Array, strengths: Array) -> Array:
         """The image with colours on it; of classes that overlap the one of the fewest pixels is on top."""
         order = np.argsort(np.argsort(-np.array(pixels_of(labels, self.task)), kind="stable"))
-        strengths = strength + 1e-6 * order  # the strongest is on top: all strips agree on it
+        strengths = strengths * (1 + 1e-6 * order)  # the strongest is on top: all strips agree on it
         result = np.empty_like(image)
         for top in range(0, len(image), ROWS):
             rows = slice(top, top + ROWS)

@@ -60,6 +60,7 @@ class Predictor:
         content = checkpoints.read(self.path)
         stored = content["segfocal"]
         self.task, self.model_config, self.decision, model = checkpoints.rebuild(content, self.path)
+        self.shares: list[float] | None = stored.get("shares")
         self.reading = reading_of(stored["config"]["data"], config.data)
         if config.decision == "plain":
             self.decision = Decision(self.task.name)

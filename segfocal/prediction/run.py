@@ -45,7 +45,7 @@ def predict(config: PredictConfig) -> Done:
     logging.getLogger("segfocal").setLevel(logging.WARNING)
     items = find(config.inputs)
     predictor = Predictor(config)
-    outputs = Outputs(config, predictor.task)
+    outputs = Outputs(config, predictor.task, predictor.shares)
     outputs.check(items)
     about = {"checkpoint": str(predictor.path.absolute()), "task": predictor.task.name, "classes": predictor.task.class_names}
     ledger = Ledger(outputs.out, predictor.settings, about, predictor.task.class_names)

@@ -15,6 +15,7 @@ from segfocal.config.task import TaskConfig
 Array = NDArray[Any]
 Colour = tuple[int, int, int]
 CELL = 320  # widest picture in the sheet, in pixels
+STRENGTH = 0.6  # of colours on an image
 BACKDROP = 0.5  # a class of a larger share of the pixels would cover every picture
 GAP = 6
 HEADER = 26
@@ -82,7 +83,7 @@ def class_colours(task: TaskConfig) -> list[tuple[str, Colour]]:
     return list(zip(task.class_names, colours, strict=True))
 
 
-def labelled(image: Array, labels: Array, task: TaskConfig, strength: Array | float = 0.6) -> Array:
+def labelled(image: Array, labels: Array, task: TaskConfig, strength: Array | float = STRENGTH) -> Array:
     """An image with its labels blended in; where they overlap, the strongest is on top, and of equals the one of the fewest pixels.
 
     Args:
@@ -102,13 +103,22 @@ def labelled(image: Array, labels: Array, task: TaskConfig, strength: Array | fl
     return image
 
 
+def strengths_of(task: TaskConfig, shares: Array | list[float] | None) -> Array:
+    """Of the colour of each class; a background that most of the pixels are of would cover the pictures, and is left out.
+
+    Args:
+        task: says the classes.
+        shares: of each class, of the pixels; None: not known.
+    """
+    covers = task.name == "multiclass" and shares is not None
+    return np.where(np.array(shares) > BACKDROP, 0, STRENGTH) if covers else np.full(task.num_classes, STRENGTH)
+
+
 def _strengths(pictures: list[Picture], task: TaskConfig) -> Array:
-    """Of each class; a background that most of the pixels are of would cover the pictures, and is left out."""
-    strengths = np.full(task.num_classes, 0.6)
-    if task.name == "multiclass":
-        ids = np.concatenate([picture.truth[picture.truth < task.num_classes] for picture in pictures])
-        strengths[np.bincount(ids, minlength=task.num_classes) > BACKDROP * len(ids)] = 0
-    return strengths
+    if task.name != "multiclass":
+        return strengths_of(task, None)
+    ids = np.concatenate([picture.truth[picture.truth < task.num_classes] for picture in pictures])
+    return strengths_of(task, np.bincount(ids, minlength=task.num_classes) / max(1, len(ids)))
 
 
 def _errors(picture: Picture, task: TaskConfig, strengths: Array) -> Array:

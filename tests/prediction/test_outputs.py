@@ -20,6 +20,7 @@ from segfocal.prediction import outputs, predictor
 from segfocal.prediction.inputs import Item
 from segfocal.prediction.predictor import Prediction
 from segfocal.report.overlay import FOUND, palette
+from tests.checkpoints import made, put
 from tests.prediction.made import EVERYTHING, called, files, logits_of, table
 
 
@@ -87,6 +88,24 @@ def test_overlapping_classes_have_the_rarest_on_top_in_every_strip(
     assert np.abs(over[:10, :5] - (40 + 0.6 * first)).max() <= 1
     assert np.abs(over[:10, 5:10] - (0.4 * (40 + 0.6 * second) + 0.6 * first)).max() <= 2
     assert (over[10:20] == 100).all()
+
+
+@pytest.mark.parametrize(
+    ("shares", "shown"), [([0.8, 0.2], [0.0, 0.6]), ([0.4, 0.6], [0.6, 0.0]), ([0.5, 0.5], [0.6, 0.6]), (None, [0.6, 0.6])]
+)
+def test_a_background_that_most_training_pixels_are_of_does_not_cover_the_pictures(
+    here: Path, shares: list[float] | None, shown: list[float]
+) -> None:
+    """As the checkpoint says, in every picture alike; older ones do not say."""
+    ckpt = made(here / "two.ckpt", "task=multiclass", "task.classes=[back,pore]", "data=folder", "data.root=x", spoil=put("shares", shares))
+    assert called(ckpt, "write=[ids,colours,overlays]") == 0
+    image, ids = np.asarray(Image.open("photos/a.png")), np.asarray(Image.open("out/ids/a.png"))
+    over, colours = np.asarray(Image.open("out/overlays/a.png")), np.asarray(Image.open("out/colours/a.png"))
+    assert set(ids.flat) == {0, 1}
+    for label, strength in enumerate(shown):
+        where = ids == label
+        assert (colours[where] == palette(2)[label]).all()
+        assert np.abs(over[where] - ((1 - strength) * image[where] + strength * palette(2)[label])).max() <= (1 if strength else 0)
 
 
 def test_ids_are_masks_for_training(here: Path, ckpts: dict[str, Path]) -> None:
