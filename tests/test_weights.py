@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from segfocal.errors import UserError
-from segfocal.weights import LITES, WeightsReport, lite_encoder, lite_package, lite_to_timm, load_encoder_weights, normalization
+from segfocal.lites import LITES, lite_encoder, lite_package, lite_to_timm
+from segfocal.weights import WeightsReport, load_encoder_weights, normalization
 
 LITE0 = "efficientnet_lite0"
 LITE0_ENCODER = "tu-tf_efficientnet_lite0"
