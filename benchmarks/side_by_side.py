@@ -36,9 +36,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from segfocal.config.parse import parse_sweep
 from segfocal.config.run import TrainConfig
-from segfocal.data.datamodule import BATCH, SegmentationData
-from segfocal.data.source import Source
-from segfocal.errors import UserError
+from segfocal.config.task import Mode
+from segfocal.data.datamodule import SegmentationData
+from segfocal.data.source import Array, Source
+from segfocal.data.stats import SplitStats
+from segfocal.errors import MISTAKE, UserError
 from segfocal.inference import Inference
 from segfocal.metrics import SegmentationMetrics
 from segfocal.models import build_model
@@ -59,26 +61,33 @@ Found = tuple[dict[str, Any], float]
 class Crops(Dataset[tuple[Tensor, Tensor]]):
     """Random crops of a split, varied as in any example."""
 
-    def __init__(self, source: Source, size: list[int], ignored: int, mean: list[float], std: list[float]) -> None:
+    def __init__(self, source: Source, size: list[int], ignored: int, mean: list[float], std: list[float], seed: int = 0) -> None:
         self.source = source
-        self.transform = A.Compose(
-            [
-                A.PadIfNeeded(*size, fill_mask=ignored),
-                A.RandomCrop(*size),
-                A.HorizontalFlip(),
-                A.RandomBrightnessContrast(),
-                A.Normalize(mean, std),
-                A.ToTensorV2(transpose_mask=True),
-            ]
+        self.varied = A.Compose(
+            [A.PadIfNeeded(*size, fill_mask=ignored), A.RandomCrop(*size), A.HorizontalFlip(), A.RandomBrightnessContrast()], seed=seed
         )
+        self.finished = A.Compose([A.Normalize(mean, std), A.ToTensorV2(transpose_mask=True)])
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         image, mask = self.source.read(index)
-        made = self.transform(image=np.ascontiguousarray(image), mask=mask)
+        made = self.varied(image=np.ascontiguousarray(image), mask=mask) if image.dtype == np.uint8 else self._floats(image, mask)
+        made = self.finished(**made)
         return made["image"], made["mask"]
+
+    def _floats(self, image: Array, mask: Array) -> dict[str, Array]:
+        """Of any range: albumentations cuts off what is not within 0..1, and its Normalize divides by the 255 of 8 bit."""
+        low = float(image.min())
+        span = float(image.max()) - low or 1.0
+        made: dict[str, Array] = self.varied(image=np.clip((image - low) / span, 0, 1), mask=mask)
+        return {**made, "image": (made["image"] * span + low) * 255}
+
+
+def losses_of(mode: Mode) -> list[str]:
+    """Those of the plain training that go with a task; the first where none is named."""
+    return ["ce" if mode == "multiclass" else "bce", "focal", "dice"]
 
 
 class Loss(nn.Module):
@@ -90,7 +99,8 @@ class Loss(nn.Module):
         made = {
             "bce": lambda: smp.losses.SoftBCEWithLogitsLoss(ignore_index=ignored),
             "ce": lambda: nn.CrossEntropyLoss(ignore_index=ignored),
-            "focal": lambda: smp.losses.FocalLoss(mode, ignore_index=None if mode == "multilabel" else ignored),  # it fails with both
+            # In multilabel it fails with pixels to leave out; as binary it takes all classes together, which is the same mean.
+            "focal": lambda: smp.losses.FocalLoss("binary" if mode == "multilabel" else mode, ignore_index=ignored),
             "dice": lambda: smp.losses.DiceLoss(mode, ignore_index=ignored),
         }
         self.of, self.mode = made[name](), mode
@@ -106,16 +116,10 @@ def plain(config: TrainConfig, loss_name: str, seed: int) -> dict[str, Found]:
     device = placed(config.profile, config.trainer.precision, config.data.num_workers)
     seed_everything(seed, verbose=False)
     data = SegmentationData(config.data, config.augment, config.task, config.model.in_channels, device.workers, seed)
-    data.check()
-    data.normalise(*(normalization(config.model.weights, config.model.encoder) or IMAGENET))
-    crops = Crops(data.sources["train"], config.data.crop or [256, 256], config.task.ignore_index, data.mean, data.std)
+    data.normalise(*mean_std(config, data.check()["train"]))
+    crops = Crops(data.sources["train"], config.data.crop or [256, 256], config.task.ignore_index, data.mean, data.std, seed)
     loader = DataLoader(
-        crops,
-        config.data.batch_size or BATCH,
-        shuffle=True,
-        drop_last=True,
-        num_workers=device.workers,
-        persistent_workers=device.workers > 0,
+        crops, data.batch_size, shuffle=True, drop_last=True, num_workers=device.workers, persistent_workers=device.workers > 0
     )
     model, loss = build_model(config.model, config.task).to(device.torch_device), Loss(loss_name, config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE)
@@ -138,6 +142,12 @@ def plain(config: TrainConfig, loss_name: str, seed: int) -> dict[str, Found]:
     return {f"plain, {loss_name}": (counted(model, data, "test", config, device.torch_device), seconds)}
 
 
+def mean_std(config: TrainConfig, train: SplitStats) -> tuple[list[float], list[float]]:
+    """What the weights were trained with; else ImageNet's, or of other than colour images their own."""
+    known = normalization(config.model.weights, config.model.encoder, config.model.in_channels)
+    return known or (IMAGENET if config.model.in_channels == 3 else train.mean_std)
+
+
 @torch.inference_mode()
 def counted(model: nn.Module, data: SegmentationData, split: str, config: TrainConfig, device: torch.device) -> dict[str, Any]:
     """Figures on whole images."""
@@ -152,15 +162,20 @@ def ours(overrides: list[str], seed: int) -> dict[str, Found]:
     """Train by train.py; as the plain training decides, and by the rule in the checkpoint."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(ROOT / "train.py"), *overrides, f"seed={seed}", "report=false", f"hydra.run.dir={folder}/run"]
-        if subprocess.run(command, check=False, stdout=sys.stderr).returncode:
-            sys.exit(1)
+        if code := subprocess.run(command, check=False, stdout=sys.stderr).returncode:
+            sys.exit(code)  # it has said why
         figures = json.loads(Path(folder, "run", "metrics.json").read_text(encoding="utf-8"))
         log = Path(folder, "run", "train.log").read_text(encoding="utf-8").splitlines()
-    last = max(place for place, line in enumerate(log) if re.search(r": epoch \d+ of \d+ ", line))
-    first = min(place for place, line in enumerate(log) if re.search(r": epoch 1 of \d+ ", line))
     fitted = {name: figures.get(f"tuned/{name}", value) for name, value in figures.items()}
-    seconds = (_when(log[last]) - _when(log[first - 1])).total_seconds()
+    seconds = seconds_of(log)
     return {"train.py": (figures, seconds), "train.py, fitted": (fitted, seconds)}
+
+
+def seconds_of(log: list[str]) -> float:
+    """How long train.py has trained by the lines of its log: from the last one before its first epoch, but warnings come during that."""
+    epochs = [place for place, line in enumerate(log) if re.search(r" INFO \S+: epoch \d+ of \d+ ", line)]
+    before = next(line for line in reversed(log[: epochs[0]]) if re.match(r"\S+ \S+ INFO ", line))
+    return (_when(log[epochs[-1]]) - _when(before)).total_seconds()
 
 
 def _when(line: str) -> datetime:
@@ -211,8 +226,43 @@ def chart(config: TrainConfig, found: dict[str, list[Found]], path: Path) -> Non
     figure.savefig(path, dpi=160)
 
 
+def checked(config: TrainConfig, loss: str, seed: int) -> int:
+    """How many images an epoch of the training has.
+
+    Raises:
+        UserError: something cannot be trained or compared.
+    """
+    allowed = losses_of(config.task.name)
+    if loss not in allowed:
+        raise UserError(f"--loss {loss}: not for task={config.task.name}, which takes {', '.join(allowed)}")
+    data = SegmentationData(config.data, config.augment, config.task, config.model.in_channels, 0, seed)
+    if not config.trainer.test or ("test" not in data.sources and not data.sources.faults):
+        raise UserError("both trainings are measured on the test split: it needs data with one, and trainer.test=true")
+    data.check()
+    images, size = len(data.sources["train"]), data.batch_size
+    if images < size:
+        raise UserError(f"{data.where}: {images} training images are no batch of {size}: data.batch_size={images} at most")
+    return images
+
+
+def compare(overrides: list[str], loss: str | None, seeds: list[int], drawing: Path | None) -> None:
+    """Train with each seed, and print a table after each."""
+    ((_, config),) = parse_sweep(TrainConfig, "train", overrides, 1)
+    loss = loss or losses_of(config.task.name)[0]
+    images = config.trainer.max_epochs * round(statistics.fmean([checked(config, loss, seed) for seed in seeds]))
+    found: dict[str, list[Found]] = {}
+    for done, seed in enumerate(seeds, 1):
+        for train in (partial(plain, config, loss), partial(ours, overrides)):
+            for name, (figures, seconds) in train(seed).items():
+                found.setdefault(name, []).append((figures, seconds))
+                print(f"{name}, seed {seed}: mean IoU {figures['iou_macro']:.3f}, {seconds / 60:.1f} minutes", file=sys.stderr)
+        print(f"\nSeeds: {done} of {len(seeds)}\n", *table(config, found, images), sep="\n", flush=True)
+        if drawing:
+            chart(config, found, drawing)
+
+
 def main() -> None:
-    """Print a table."""
+    """Take the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", help="of train.py")
     parser.add_argument("--loss", choices=["bce", "ce", "focal", "dice"], help="of the plain training; ce in multiclass, else bce")
@@ -221,23 +271,9 @@ def main() -> None:
     given = parser.parse_intermixed_args()
     quieten()
     try:
-        ((_, config),) = parse_sweep(TrainConfig, "train", given.overrides, 1)
-        data = SegmentationData(config.data, config.augment, config.task, config.model.in_channels, 0, 0)
+        compare(given.overrides, given.loss, given.seeds, given.chart)
     except UserError as error:
-        parser.error(str(error))
-    loss = given.loss or ("ce" if config.task.name == "multiclass" else "bce")
-    if "test" not in data.sources or not config.trainer.test:
-        parser.error("both trainings are measured on the test split: it needs data with one, and trainer.test=true")
-    images = config.trainer.max_epochs * len(data.sources["train"])
-    found: dict[str, list[Found]] = {}
-    for done, seed in enumerate(given.seeds, 1):
-        for train in (partial(plain, config, loss), partial(ours, given.overrides)):
-            for name, (figures, seconds) in train(seed).items():
-                found.setdefault(name, []).append((figures, seconds))
-                print(f"{name}, seed {seed}: mean IoU {figures['iou_macro']:.3f}, {seconds / 60:.1f} minutes", file=sys.stderr)
-        print(f"\nSeeds: {done} of {len(given.seeds)}\n", *table(config, found, images), sep="\n", flush=True)
-        if given.chart:
-            chart(config, found, given.chart)
+        parser.exit(MISTAKE, f"{error}\n")
 
 
 if __name__ == "__main__":

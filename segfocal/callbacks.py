@@ -142,6 +142,17 @@ class KeptCheckpoint(NumbersAreBest):
         moved["best_k_models"] = {here(path): score for path, score in moved["best_k_models"].items()}
         if all(Path(path).is_file() for path in moved["best_k_models"]):
             super().load_state_dict(moved)
+            self._keep_fewer()
+
+    def _keep_fewer(self) -> None:
+        """Where fewer are to be kept than before: Lightning takes one away only while there are just as many as are to be kept."""
+        scores = self.best_k_models
+        order = sorted(scores, key=lambda path: float(scores[path]), reverse=self.mode == "max")
+        for path in order[self.save_top_k :]:
+            del scores[path]
+            Path(path).unlink(missing_ok=True)
+            self.kth_best_model_path = order[self.save_top_k - 1]
+            self.kth_value = scores[self.kth_best_model_path]
 
 
 class BestFew(KeptCheckpoint):

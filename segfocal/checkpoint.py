@@ -49,6 +49,7 @@ class About:
     metrics: dict[str, float | None]
     decision: dict[str, Any] | None = None
     shares: list[Fraction] | None = None
+    reading: dict[str, Any] | None = None
     splits: dict[str, list[str]] | None = None
     versions: dict[str, str] = Field(default_factory=dict)
 
@@ -80,6 +81,7 @@ def about(
     std: list[float],
     splits: dict[str, list[str]] | None = None,
     shares: list[float] | None = None,
+    reading: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What a checkpoint says of the run, besides weights and state.
 
@@ -89,6 +91,7 @@ def about(
         mean, std: of each image channel, of pixels in 0..1.
         splits: the names of the samples of each, where they were drawn.
         shares: of each class, of the pixels of the training split.
+        reading: how files were read: `exif` and `scale`.
     """
     versions = {
         "segfocal": segfocal.__version__,
@@ -96,8 +99,8 @@ def about(
         "lightning": metadata.version("lightning"),
         "segmentation_models_pytorch": metadata.version("segmentation-models-pytorch"),
     }
-    numbers = {"mean": mean, "std": std, "shares": shares}
-    return {"format": FORMAT, "config": config, "classes": classes, **numbers, "splits": splits, "versions": versions}
+    seen = {"mean": mean, "std": std, "shares": shares, "reading": reading}
+    return {"format": FORMAT, "config": config, "classes": classes, **seen, "splits": splits, "versions": versions}
 
 
 def locate(ckpt: str, which: str) -> Path:

@@ -24,7 +24,7 @@ from segfocal.config.layouts import FilesConfig, no_folder
 from segfocal.config.parse import mistakes, sweeps
 from segfocal.config.run import is_auto
 from segfocal.config.schema import CONF, register_schemas
-from segfocal.errors import INTERRUPTED, MISTAKE, Interrupted, UserError
+from segfocal.errors import INTERRUPTED, MISTAKE, Interrupted, UserError, long_names_told
 from segfocal.parallel import ending
 from segfocal.parallel.launch import end_with_parent, launch
 from segfocal.parallel.place import here, processes_to_start, started_problems
@@ -46,7 +46,11 @@ atexit.register(gc.freeze)
 def start(main: Callable[[], Any], schema: type, config_name: str) -> None:
     """Check the command line, and run it."""
     try:
-        _start(main, schema, config_name)
+        with long_names_told():
+            _start(main, schema, config_name)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(MISTAKE)
     except KeyboardInterrupt:  # while the configuration is composed; in a job it is `job` that meets it
         sys.exit(INTERRUPTED)
 
@@ -107,7 +111,8 @@ def command(run: Callable[[list[str]], str], arguments: list[str], text: str | N
         print(text)
         return
     try:
-        print(run(arguments))
+        with long_names_told():
+            print(run(arguments))
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(MISTAKE)
@@ -137,7 +142,8 @@ def job(function: Callable[[DictConfig], float]) -> Callable[[DictConfig], float
         told = {}
         listen()
         try:
-            value = function(composed)
+            with long_names_told():
+                value = function(composed)
         except UserError as error:
             if place.rank == 0:
                 _remove_if_not_started(run_dir())

@@ -118,7 +118,9 @@ def _fit(config: TrainConfig, run_dir: Path, device: PlacedDevice, team: Team) -
         log.info(line)
     stats = found.stats
     used = resumed.normalisation if resumed else None  # the weights are made for it
-    data.normalise(*(used or normalization(config.model.weights, config.model.encoder) or stats["train"].mean_std))
+    data.normalise(
+        *(used or normalization(config.model.weights, config.model.encoder, config.model.in_channels) or stats["train"].mean_std)
+    )
     config = decided(config, data, device, run_dir, stats["train"])
     seed_everything(config.seed, verbose=False)
     with team.one_first():  # weights are downloaded once
@@ -190,13 +192,17 @@ def best_value(trainer: Trainer) -> float:
 def build_module(config: TrainConfig, data: SegmentationData, train: SplitStats) -> SegmentationModule:
     """Model and loss, the head's bias at the class frequencies where the loss wants that."""
     model = build_model(config.model, config.task)
-    check_size(model, config.model, config.data.crop or list(train.sizes[0]))
+    synchronised = isinstance(config.strategy, SharedConfig) and config.strategy.sync_batchnorm
+    alone = not synchronised and 1 in (config.data.batch_size, train.total)
+    check_size(model, config.model, config.data.crop or list(train.sizes[0]), alone)
     if config.model.bias_prior:
         set_bias_prior(model, train.prior, config.task)
-    if isinstance(config.strategy, SharedConfig) and config.strategy.sync_batchnorm:
+    if synchronised:
         model = with_synchronised_batchnorm(model)
     sharded = config.strategy.name == "fsdp" and here().world > 1
-    about = checkpoints.about(dataclasses.asdict(config), config.task.class_names, data.mean, data.std, data.drawn, train.prior)
+    about = checkpoints.about(
+        dataclasses.asdict(config), config.task.class_names, data.mean, data.std, data.drawn, train.prior, data.reading
+    )
     last = config.profile.channels_last and not sharded  # fully_shard takes weights in the usual layout alone
     kind = ShardedModule if sharded else SegmentationModule
     return kind(model, config.task, build_loss(config.loss, config.task), config, about, last, config.inference)

@@ -1,5 +1,11 @@
 """Mistakes of the user, told apart from mistakes of the program."""
 
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Iterator
+
 MISTAKE = 2  # exit code of what the user can mend
 INTERRUPTED = 130  # as shells say it of Ctrl-C
 TERMINATED = 143  # as they say it of SIGTERM; also where a scheduler gives notice by SIGUSR1
@@ -13,6 +19,17 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return "\n".join(map(escaped, super().__str__().split("\n")))
+
+
+@contextlib.contextmanager
+def long_names_told() -> Iterator[None]:
+    """That no file can have a name as long as the one in the block becomes a line; wherever a path is said, it may be."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise UserError(f"{str(error.filename)[:60]}...: no file has so long a name; several are said as a list, as in [a,b]") from None
 
 
 def escaped(text: str) -> str:

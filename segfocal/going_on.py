@@ -71,8 +71,6 @@ class Before:
         """The best checkpoint so far, in the run's directory: it may stay the best. One of later steps is of a future that is not this run's."""
         for best in self.path.parent.glob(f"{Path(BEST).stem}*.ckpt"):
             here = run_dir / CHECKPOINTS / best.name
-            if best == self.path:
-                continue
             if not self._has_been(best):
                 here.unlink(missing_ok=True)
             elif here != best:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 from collections.abc import Iterator
 from typing import cast
@@ -71,8 +72,14 @@ def within(most: int) -> Iterator[None]:
         hook.remove()
 
 
-def check_size(model: nn.Module, config: ModelConfig, size: list[int]) -> None:
-    """Raise UserError where the model does not take images of a size; some have none left after so many halvings."""
+def check_size(model: nn.Module, config: ModelConfig, size: list[int], alone: bool = False) -> None:
+    """Raise UserError where the model does not take images of a size; some have none left after so many halvings.
+
+    Args:
+        model, config: it, and what it was built by.
+        size: height and width.
+        alone: each is a batch by itself: some models have a single value left for a channel then, which BatchNorm cannot be trained with.
+    """
     height, width = (-(-length // STRIDE) * STRIDE for length in size)
     model.eval()
     try:
@@ -84,6 +91,15 @@ def check_size(model: nn.Module, config: ModelConfig, size: list[int]) -> None:
             "choose another data.crop"
         ) from None
     model.train()
+    if alone:
+        try:
+            with torch.no_grad():
+                copy.deepcopy(model)(torch.zeros(1, config.in_channels, height, width))  # a copy: it counts means and variances
+        except ValueError as error:
+            raise UserError(
+                f"model={config.name} model.encoder={config.encoder}: cannot be trained with one image of {height} x {width} pixels at a time "
+                f"({first_line(error, 200)}): choose a larger data.batch_size or data.crop"
+            ) from None
 
 
 def set_bias_prior(model: nn.Module, prior: list[float], task: TaskConfig) -> None:

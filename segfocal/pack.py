@@ -81,7 +81,7 @@ def pack(config: TrainConfig, out: Path, shard_bytes: int = SHARD_BYTES) -> Desc
         part.mkdir(parents=True)
         splits = {split: _write_split(source, config.task, part, split, shard_bytes) for split, source in data.sources.items()}
         task, channels = config.task, config.model.in_channels
-        found = Description(FORMAT, task.name, task.class_names, task.ignore_index, channels, _digest(part), splits)
+        found = Description(FORMAT, task.name, task.class_names, task.ignore_index, channels, _digest(part), splits, **data.reading)
         (part / DESCRIPTION).write_text(found.dumps(), encoding="utf-8")
         os.replace(part, out)
     except OSError as error:

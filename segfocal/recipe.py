@@ -98,12 +98,12 @@ def kept(config: TrainConfig, stored: dict[str, Any]) -> TrainConfig:
 
 
 def _with_numbers(loss: LossConfig, stored: dict[str, Any]) -> LossConfig:
-    """A loss with the numbers that a run has taken for its words, where it is the same loss."""
+    """A loss with the numbers that a run has taken for its words, where it is the same loss and words were said for them."""
     said, numbers = _flat(dataclasses.asdict(loss)), _flat(dict(stored))
     if said.keys() != numbers.keys() or any(said[key] != numbers[key] for key in said if key.split(".")[-1] == "name"):
         return loss
     for key, word in said.items():
-        if isinstance(word, str) and not isinstance(numbers[key], str):
+        if isinstance(word, str) and isinstance(numbers[key], int | float | list):
             loss = _with(loss, key.split("."), numbers[key])
     return loss
 
@@ -213,7 +213,8 @@ def _line(key: str, said: str, value: list[float] | float, task: TaskConfig) -> 
             "classes exclude each other" if task.name == "multiclass" else "each class is decided on by itself"
         )
     numbers = value if isinstance(value, list) else [value]
-    named = ", ".join(f"{name} {number:.4g}" for name, number in zip(task.class_names, numbers, strict=True))
+    names = [f"{name} " for name in task.class_names] if len(numbers) == task.num_classes else [""] * len(numbers)
+    named = ", ".join(f"{name}{number:.4g}" for name, number in zip(names, numbers, strict=True))
     return f"loss.{key}={said} from the training data: {named}"
 
 

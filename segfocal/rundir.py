@@ -133,6 +133,14 @@ def kept_checkpoints(run_dir: Path) -> list[Path]:
     return [path for name in (LAST, PREVIOUS, BEST) if (path := run_dir / CHECKPOINTS / name).is_file()]
 
 
+def typed_path(text: str) -> Path:
+    """The path that somebody has typed, with ~ for a home folder; where there is no such user it stays as it is."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
+
+
 def shown_path(path: Path) -> str:
     """A path as one would type it here: relative where it lies below the working directory."""
     absolute, here = path.absolute(), Path.cwd()

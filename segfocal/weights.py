@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from segfocal.errors import UserError, first_line
 from segfocal.lites import LITES, lite_file, lite_to_timm
+from segfocal.rundir import typed_path
 
 _NESTS = ("state_dict", "model_state_dict", "model", "weights")  # where training programs put the state dict
 _WRAPPERS = re.compile(r"^(?:(?:_orig_mod|module|model|net|network|backbone|encoder)\.)+")
@@ -59,31 +60,32 @@ def load_encoder_weights(encoder: nn.Module, weights: str, encoder_name: str) ->
         UserError: no such file, a URL, a damaged file, one that holds more than tensors, or one that is not of this encoder.
             The encoder is then left as it was.
     """
-    source = lite_file(weights, encoder_name) if weights in LITES else Path(weights).expanduser()
+    source = lite_file(weights, encoder_name) if weights in LITES else typed_path(weights)
     found = _read(weights, source)
     if weights in LITES:
         found = {lite_to_timm(name, LITES[weights]): tensor for name, tensor in found.items()}
     return _load(encoder, found, str(source), encoder_name)
 
 
-def normalization(weights: str | None, encoder_name: str) -> tuple[list[float], list[float]] | None:
+def normalization(weights: str | None, encoder_name: str, channels: int = 3) -> tuple[list[float], list[float]] | None:
     """The mean and standard deviation per channel, for pixel values in 0 .. 1, that pretrained weights were trained with.
 
     Args:
         weights: as in `load_encoder_weights`, or the name of weights on SMP's hub, such as `imagenet`. For these SMP reads
             a file of the hub, from the cache if the weights have been fetched; nothing else here uses the network.
         encoder_name: the encoder's name in SMP.
+        channels: of the images; grey gets the mean over red, green and blue, more get these in turn, as the first convolution does.
 
     Returns:
-        Mean and standard deviation of red, green and blue; None without weights, and for a file, which does not say.
+        Mean and standard deviation of each channel; None without weights, and for a file, which does not say.
 
     Raises:
         UserError: SMP has no such weights for this encoder, or cannot read what belongs to them.
     """
-    if weights is None or Path(weights).suffix or Path(weights).is_file():
+    if weights is None or Path(weights).suffix or typed_path(weights).is_file():
         return None
     if weights in LITES:
-        return [0.5] * 3, [0.5] * 3
+        return [0.5] * channels, [0.5] * channels
     from segmentation_models_pytorch.encoders import get_preprocessing_params  # imports timm: seconds
 
     try:
@@ -94,7 +96,12 @@ def normalization(weights: str | None, encoder_name: str) -> tuple[list[float], 
         ) from None
     except Exception as error:  # whatever else SMP raises
         raise UserError(f"model.weights={weights}: no mean and standard deviation for the encoder {encoder_name}: {error}") from error
-    return list(settings["mean"]), list(settings["std"])
+    mean, std = (_for_channels(list(settings[key]), channels) for key in ("mean", "std"))
+    return mean, std
+
+
+def _for_channels(rgb: list[float], channels: int) -> list[float]:
+    return [sum(rgb) / 3] if channels == 1 else [rgb[channel % 3] for channel in range(channels)]
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------------

@@ -233,6 +233,15 @@ def test_a_class_that_is_not_in_the_split_is_said_and_is_null(
     assert found["pixel_share/crack"] == pytest.approx(140 / 4096)
 
 
+def test_another_scale_than_in_training_is_said(runs: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_folder(tmp_path / "data", blobs(3))
+    given = [f"data.root={tmp_path / 'data'}", "data=folder", "data.fractions=[0,0,1]"]
+    for scale, said in (("null", False), ("0.5", True)):
+        caplog.clear()
+        evaluated(tmp_path / f"scale {scale}", f"ckpt={runs['one']}", *given, f"data.scale={scale}")
+        assert ("data.scale=0.5: the checkpoint was trained with data.scale=null" in caplog.text) is said
+
+
 def test_data_of_other_classes_or_channels_is_one_line(runs: dict[str, Path], tmp_path: Path) -> None:
     renamed = made(tmp_path / "renamed.ckpt", "data=folder", "data.root=x", "task.classes=[blob]")
     with pytest.raises(UserError, match=rf"^data=synthetic has the classes crack; {renamed} is for blob$"):

@@ -13,7 +13,7 @@ from segfocal.config.run import ModelConfig
 from segfocal.config.task import TaskConfig
 from segfocal.devices import resolve
 from segfocal.errors import UserError
-from segfocal.models import build_model, set_bias_prior
+from segfocal.models import build_model, check_size, set_bias_prior
 
 BINARY = TaskConfig(name="binary", classes=["crack"])
 MULTICLASS = TaskConfig(name="multiclass", classes=["a", "b", "c"])
@@ -39,6 +39,23 @@ def test_what_does_not_go_together_is_one_line() -> None:
     with pytest.raises(UserError, match=r"model=unetplusplus model.encoder=mit_b0: ") as error:
         build_model(ModelConfig(name="unetplusplus", encoder="mit_b0"), BINARY)
     assert "\n" not in str(error.value)
+
+
+def test_sizes_that_a_model_does_not_take_and_batches_that_it_cannot_learn_from_are_one_line() -> None:
+    unet = ModelConfig(encoder="resnet18")
+    model = build_model(unet, BINARY)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    check_size(model, unet, [64, 64], alone=True)
+    check_size(model, unet, [32, 32])
+    with pytest.raises(
+        UserError, match=r"^model=unet .* cannot be trained with one image of 32 x 32 pixels .*data.batch_size or data.crop$"
+    ):
+        check_size(model, unet, [30, 32], alone=True)
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items()), "no statistics of zeros"
+    pan = ModelConfig(name="pan", encoder="resnet18")
+    with pytest.raises(UserError, match=r"^model=pan .* does not take 32 x 32 pixels .*: choose another data.crop$"):
+        check_size(build_model(pan, BINARY), pan, [32, 32])
 
 
 def test_the_bias_prior_makes_the_first_guess_the_class_frequencies() -> None:

@@ -13,6 +13,7 @@ import litdata
 import numpy as np
 import pytest
 
+from segfocal import checkpoint as checkpoints
 from segfocal import pack as program
 from segfocal.config.parse import parse_sweep
 from segfocal.config.run import TrainConfig
@@ -34,7 +35,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_pack_then_train_then_evaluate(cli: Callable[..., Result], folder: Path, tmp_path: Path) -> None:
-    written = run("-m", "segfocal.pack", *BLOB, f"data.root={folder}", "out=made/pack", cwd=tmp_path)
+    written = run("-m", "segfocal.pack", *BLOB, f"data.root={folder}", "data.exif=apply", "out=made/pack", cwd=tmp_path)
     assert written.code == 0, written.err
     assert written.out.splitlines()[0].startswith("train: 6 samples, ")
     assert written.out.splitlines()[-1] == "data=streaming data.root=made/pack"
@@ -45,6 +46,7 @@ def test_pack_then_train_then_evaluate(cli: Callable[..., Result], folder: Path,
     assert "12 of 12 samples have not changed" in trained.out
     assert "train: 6 images; of the pixels blob 3.42%" in trained.out
     (run_dir,) = (tmp_path / "runs").iterdir()
+    assert checkpoints.read(run_dir / "checkpoints" / "best.ckpt")["segfocal"]["reading"] == {"exif": "apply", "scale": None}
     folder.rename(tmp_path / "gone")
     evaluated = cli("evaluate", f"ckpt={run_dir}", "profile=cpu")
     assert evaluated.code == 0, evaluated.err

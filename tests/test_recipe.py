@@ -11,11 +11,12 @@ import pytest
 from segfocal.checkpoint import check_same_model
 from segfocal.config.run import TrainConfig
 from segfocal.config.sampling import RareClassConfig, UniformConfig
+from segfocal.config.task import TaskConfig
 from segfocal.data.measure import SampleStats, measure
 from segfocal.data.sampling import class_chances
 from segfocal.data.stats import SplitStats
 from segfocal.errors import UserError
-from segfocal.recipe import kept, settled, steps_of
+from segfocal.recipe import _line, kept, settled, steps_of
 from tests.test_training import configured
 
 AUTO = ["sampling=auto", "augment=auto", "callbacks.ema=auto"]
@@ -188,6 +189,13 @@ def test_words_for_class_weights_become_numbers() -> None:
     assert lines == [f"loss.class_weights=inverse from the training data: crack {(1 - share) / share:.4g}"]
 
 
+def test_a_number_that_is_not_one_for_each_class_is_told_without_their_names() -> None:
+    """As a loss of somebody's own may take it from the data."""
+    task = TaskConfig(name="multiclass", classes=["a", "b", "c"])
+    assert _line("rate", "auto", 0.25, task) == "loss.rate=auto from the training data: 0.25"
+    assert _line("rate", "auto", [1.0, 2.0, 3.0], task) == "loss.rate=auto from the training data: a 1, b 2, c 3"
+
+
 @pytest.mark.parametrize(
     ("task", "meant"), [("binary", "sqrt_inverse"), ("multilabel", "sqrt_inverse"), ("multiclass", "median_frequency")]
 )
@@ -233,6 +241,17 @@ def test_a_run_that_goes_on_keeps_what_it_has_chosen() -> None:
         "loss.weights.dice=3",
     )
     assert kept(said, stored) == said
+
+
+def test_a_run_that_goes_on_takes_numbers_for_words_alone() -> None:
+    """What was switched off before is no number for the word that is said now."""
+    off, on = (configured("task=binary", *AUTO, *said) for said in (["loss.terms.ce.class_weights=null"], []))
+    stored = dataclasses.asdict(settled(off, split(off, blobs()), 1)[0])
+    assert kept(on, stored).loss.terms["ce"].class_weights == "auto"  # type: ignore[attr-defined]  # of a sum
+    words = configured("task=binary", *AUTO, "loss=logit_adjusted_ce")
+    begun, _ = settled(words, split(words, blobs()), 1)
+    assert isinstance(begun.loss.prior, list)  # type: ignore[attr-defined]  # of logit-adjusted cross-entropy
+    assert kept(words, dataclasses.asdict(begun)).loss == begun.loss
 
 
 @pytest.mark.parametrize(

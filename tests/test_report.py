@@ -138,3 +138,20 @@ def test_any_image_can_be_shown(channels: int, dtype: type) -> None:
     assert shown.shape == (8, 9, 3)
     assert shown.dtype == np.uint8
     assert shown.max() > shown.min()
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-5, 1e5])
+def test_an_image_of_any_unit_is_seen_as_well(scale: float) -> None:
+    image = np.random.default_rng(0).random((8, 9, 3)).astype(np.float32)
+    shown = visible(image * np.float32(scale))
+    assert np.abs(shown.astype(int) - visible(image)).max() <= 1
+    assert (shown.min(), shown.max()) == (0, 255)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [0.0, 1e-30, 1e-5, -3.0, 1e6, 3e38])
+def test_a_constant_image_is_dark(value: float) -> None:
+    image = np.full((40, 50, 1), value, np.float32)
+    assert visible(image).max() == 0
+    image[3, 4] = np.float32(1.0) if value == 0 else image[3, 4] * np.float32(0.5 if value < 0 else 1.1)
+    assert visible(image)[3, 4].tolist() == [255] * 3, "what is rare is seen"

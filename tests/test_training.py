@@ -189,6 +189,7 @@ def test_a_checkpoint_is_plain_data(finished: Path) -> None:
     assert ours["classes"] == ours["config"]["task"]["classes"]
     assert ours["config"]["loss"]["name"] == "sum"
     assert len(ours["mean"]) == len(ours["std"]) == 3
+    assert ours["reading"] == {"exif": None, "scale": None}
     config = configured(*TINY, "task=multiclass")
     train = DATA.build(config.data, config.task, 3, config.seed)["train"]
     labels = np.concatenate([train.read(index)[1].ravel() for index in range(8)])

@@ -320,12 +320,16 @@ def test_two_tensors_for_one(tmp_path):
 # --- normalisation -----------------------------------------------------------------------------------------------------------
 
 
-def test_normalization_without_a_hub(tmp_path):
+def test_normalization_without_a_hub(tmp_path, monkeypatch):
     assert normalization(None, "resnet18") is None
     assert normalization("some/file.pth", "resnet18") is None
     (tmp_path / "no_suffix").touch()
     assert normalization(str(tmp_path / "no_suffix"), "resnet18") is None
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert normalization("~/no_suffix", "resnet18") is None
+    refused("~nobody_is_called_so/w.pth", "there is no file ~nobody_is_called_so/w.pth")
     assert all(normalization(name, lite_encoder(name)) == ([0.5] * 3, [0.5] * 3) for name in LITES)
+    assert normalization(LITE0, LITE0_ENCODER, 5) == ([0.5] * 5, [0.5] * 5)
     assert normalization("imagenet", "tu-tf_efficientnet_lite0") == ([0.5] * 3, [0.5] * 3)
     assert normalization("imagenet", "tu-resnet18.a1_in1k") == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 
@@ -334,5 +338,7 @@ def test_normalization_of_smps_hub(tmp_path, monkeypatch):
     (tmp_path / "config.json").write_text('{"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}')
     monkeypatch.setattr(smp.encoders, "hf_hub_download", lambda *_, **__: str(tmp_path / "config.json"))
     assert normalization("imagenet", "resnet18") == ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
+    assert normalization("imagenet", "resnet18", 1) == ([pytest.approx(0.2)], [pytest.approx(0.5)])
+    assert normalization("imagenet", "resnet18", 4) == ([0.1, 0.2, 0.3, 0.1], [0.4, 0.5, 0.6, 0.4])
     with pytest.raises(UserError, match=r"model\.weights=imagnet: no mean and standard deviation for the encoder resnet18"):
         normalization("imagnet", "resnet18")

@@ -41,7 +41,7 @@ class FilesConfig(DataConfig):
             null refuses them.
         scale: images and masks are read at this share of their height and width, up to 4: above 1 enlarged, for what is thinner than
             a network can follow; null leaves them.
-        max_megapixels: larger images are refused before they are decoded.
+        max_megapixels: larger images, as stored and at `scale`, are refused before they are decoded.
     """
 
     root: str | None = None

@@ -25,8 +25,8 @@ from segfocal.registry import LOSSES
 ClassWeights = Annotated[Weights | FromData | None, allowed(f"a list of numbers >= 0 (one for each class), {FROM_DATA}, or null")]
 GivenAlpha = Annotated[Fraction | Weights | None, allowed("a number from 0 to 1, a list of numbers >= 0 (one for each class), or null")]
 Prior = Annotated[
-    Annotated[list[OpenFraction], Field(min_length=1)] | None,
-    allowed("a list of numbers between 0 and 1 (the share of each class), or null"),
+    Annotated[list[OpenFraction], Field(min_length=1)] | Literal["auto"],
+    allowed("a list of numbers between 0 and 1 (the share of each class), or auto (from the training data)"),
 ]
 Epsilon = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-1)]
 Clip = Annotated[float, Field(strict=True, ge=0, lt=1)]
@@ -135,20 +135,20 @@ class RecallCrossEntropyConfig(LossConfig):
 class LogitAdjustedConfig(LossConfig):
     """
     Args:
-        prior: the share of each class in the pixels, between 0 and 1; null takes it from the training data.
+        prior: the share of each class in the pixels, between 0 and 1; `auto` takes it from the training data.
         tau: how strongly the logits are adjusted, >= 0; 0 is cross-entropy, 1 makes for balanced errors.
     """
 
     name: Literal["logit_adjusted_ce"] = "logit_adjusted_ce"
-    prior: Prior = None
+    prior: Prior = "auto"
     tau: NonNegative = 1.0
 
     def problems(self, task: TaskConfig) -> list[str]:
-        return [] if self.prior is None else length_problems("loss.prior", self.prior, task)
+        return [] if self.prior == "auto" else length_problems("loss.prior", self.prior, task)
 
     def balanced(self, counts: ClassCounts, task: TaskConfig) -> LogitAdjustedConfig:
         """A class without a pixel, or one without any but its own, is taken to have one: log 0 is no adjustment."""
-        if self.prior is not None:
+        if self.prior != "auto":
             return self
         pairs = zip(counts.pixels, counts.valid, strict=True)
         return replace(self, prior=[min(max(pixels, 1), valid - 1) / valid if valid > 1 else 0.5 for pixels, valid in pairs])

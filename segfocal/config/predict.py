@@ -23,7 +23,7 @@ class ReadingConfig:
         exif: photographs whose EXIF tag asks for a rotation: `apply` rotates the image, so that the mask fits what viewers show;
             `ignore` takes it as stored. `apply` where the training refused them.
         scale: the model sees images at this share of their height and width; what is written has the size of the image.
-        max_megapixels: larger images are not decoded.
+        max_megapixels: larger images, as stored and at `scale`, are not decoded.
     """
 
     exif: Literal["apply", "ignore"] | None = None

@@ -60,6 +60,8 @@ class SegmentationData(LightningDataModule):
         self.workers, self.pin_memory = workers, pin_memory
         opened: Sources = DATA.build(config, task, channels, seed)
         sources: dict[str, Source] = dict(opened)
+        self.reading = opened.reading or {key: getattr(config, key, None) for key in ("exif", "scale")}
+        """How files are read: predictions read theirs as well."""
         self.drawn = opened.names() if opened.drawn else None
         """The splits, where nothing but the seed says them: with other samples they would be others."""
         if config.overfit and "train" in sources:

@@ -105,10 +105,12 @@ def open_picture(path: Path, max_megapixels: float, header_only: bool = False) -
         image = Image.open(path)
     except Exception as error:  # Pillow's plug-ins raise whatever they meet
         raise BadFileError(path, f"cannot be read as an image ({_short(error)})") from None
-    megapixels = image.size[0] * image.size[1] / 1e6
-    if megapixels > max_megapixels:
+    try:
+        check_megapixels(path, image.size, max_megapixels)
+        check_upright(image, path)
+    except BadFileError:
         image.close()
-        raise BadFileError(path, f"{megapixels:.0f} megapixels", f"more than data.max_megapixels={max_megapixels:g}")
+        raise
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         pages = image.n_frames  # type: ignore[attr-defined]  # of formats that have several
         image.close()
@@ -116,6 +118,20 @@ def open_picture(path: Path, max_megapixels: float, header_only: bool = False) -
     if not header_only:
         load(image, path)
     return image
+
+
+def check_megapixels(path: Path, size: tuple[int, int], most: float, scale: float = 1) -> None:
+    """Before anything is decoded; the size is that at the scale."""
+    megapixels = size[0] * size[1] / 1e6
+    if megapixels > most:
+        at = "" if scale == 1 else f" at data.scale={scale:g}"
+        raise BadFileError(path, f"{round(megapixels, 2):g} megapixels{at}", f"more than data.max_megapixels={most:g}")
+
+
+def check_upright(image: Image.Image, path: Path) -> None:
+    """Refuses a TIFF that Pillow would turn by itself while it loads: in some files wrongly, in masks silently."""
+    if image.format == "TIFF" and orientation(image, path) not in (0, 1):
+        raise BadFileError(path, "its TIFF tag asks for a rotation", mend="save it upright, without the tag")
 
 
 def load(image: Image.Image, path: Path, needed: tuple[int, int] | None = None) -> None:
@@ -130,9 +146,7 @@ def load(image: Image.Image, path: Path, needed: tuple[int, int] | None = None) 
 
 
 def read_tiff(path: Path, max_megapixels: float, exif: str | None = "ignore") -> Array:
-    height, width = image_size(path)
-    if height * width / 1e6 > max_megapixels:
-        raise BadFileError(path, f"{height * width / 1e6:.0f} megapixels", f"more than data.max_megapixels={max_megapixels:g}")
+    check_megapixels(path, image_size(path), max_megapixels)
     try:
         with tifffile.TiffFile(path) as file:
             turned = file.pages[0].tags.get(int(ExifTags.Base.Orientation))  # type: ignore[union-attr]  # a frame has them too

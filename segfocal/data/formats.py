@@ -9,7 +9,18 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from segfocal.config.labels import HIGHEST
-from segfocal.data.decoders import TURNED, check_regular, image_size, is_tiff, jpeg, load, open_picture, orientation, read_tiff
+from segfocal.data.decoders import (
+    TURNED,
+    check_megapixels,
+    check_regular,
+    image_size,
+    is_tiff,
+    jpeg,
+    load,
+    open_picture,
+    orientation,
+    read_tiff,
+)
 from segfocal.data.faults import BadFileError
 from segfocal.data.source import Array
 
@@ -46,11 +57,15 @@ def read_image(path: Path, channels: int, exif: str | None = None, max_megapixel
 
 def read_scaled(path: Path, channels: int, exif: str | None, max_megapixels: float, scale: float | None) -> tuple[Array, tuple[int, int]]:
     """An image at a scale, as `read_image` gives it, and its height and width in the file."""
-    image = read_image(path, channels, exif, max_megapixels, scale)
     if scale is None:
+        image = read_image(path, channels, exif, max_megapixels)
         return image, (image.shape[0], image.shape[1])
     stored = image_size(path, exif)
-    return resized(image, scaled(stored, scale), cv2.INTER_AREA if scale <= 1 else cv2.INTER_CUBIC), stored
+    size = scaled(stored, scale)
+    if scale > 1:
+        check_megapixels(path, size, max_megapixels, scale)
+    image = read_image(path, channels, exif, max_megapixels, scale)
+    return resized(image, size, cv2.INTER_AREA if scale <= 1 else cv2.INTER_CUBIC), stored
 
 
 def scaled(size: tuple[int, int], scale: float | None) -> tuple[int, int]:

@@ -48,6 +48,7 @@ class Description(NamedTuple):
         task, classes, ignore_index, channels: what masks and images are made for.
         digest: of all samples: two packs of one digest are the same.
         splits: the shards of each.
+        exif, scale: how the files were read, as in `FilesConfig`.
     """
 
     format: int
@@ -57,6 +58,8 @@ class Description(NamedTuple):
     channels: int
     digest: str
     splits: dict[str, list[Shard]]
+    exif: str | None = None
+    scale: float | None = None
 
     def dumps(self) -> str:
         splits = {split: [shard._asdict() for shard in shards] for split, shards in self.splits.items()}

@@ -48,11 +48,14 @@ class Sources(dict[str, Source]):
         sources: of each split.
         faults: what is wrong with names, pairs and splits, found without reading a sample.
         drawn: nothing but the seed says which sample is in which split.
+        reading: how a pack has read the files that it was made of: `exif` and `scale`.
     """
 
-    def __init__(self, sources: dict[str, Source], faults: Sequence[Fault] = (), drawn: bool = False) -> None:
+    def __init__(
+        self, sources: dict[str, Source], faults: Sequence[Fault] = (), drawn: bool = False, reading: dict[str, Any] | None = None
+    ) -> None:
         super().__init__(sources)
-        self.faults, self.drawn = list(faults), drawn
+        self.faults, self.drawn, self.reading = list(faults), drawn, reading
 
     def names(self) -> dict[str, list[str]]:
         """Which sample is in which split."""

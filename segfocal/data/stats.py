@@ -8,6 +8,8 @@ from segfocal.config.balance import ClassCounts
 from segfocal.data.measure import SampleStats
 from segfocal.data.source import Array
 
+CONSTANT = 1e-10  # a variance of no more than this, in squares of the mean, may be what the sums were rounded by
+
 
 class SplitStats:
     """Counts of a split.
@@ -64,8 +66,9 @@ class SplitStats:
 
     @property
     def mean_std(self) -> tuple[list[float], list[float]]:
-        """Mean and standard deviation of each channel."""
+        """Mean and standard deviation of each channel; the latter is 1 where a channel is constant, but for rounding."""
         count, total, squares = self.channel_sums
         mean = total / np.maximum(count, 1)
-        std = np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean**2, 1e-8))
-        return mean.tolist(), std.tolist()
+        variance = squares / np.maximum(count, 1) - mean**2
+        varies = variance > CONSTANT * mean**2
+        return mean.tolist(), np.sqrt(np.where(varies, variance, 1)).tolist()

@@ -100,7 +100,7 @@ def streaming_sources(config: StreamingConfig, task: TaskConfig, channels: int, 
     if is_url(config.root):
         room = Path(config.shards_dir) if config.shards_dir else cache_dir() / "shards"
         files = Copies(config.root, room / pack.digest, room, None if config.shards_gb is None else int(config.shards_gb * 1e9))
-    return Sources({split: PackSource(files, split, pack) for split in pack.splits})
+    return Sources({split: PackSource(files, split, pack) for split in pack.splits}, reading={"exif": pack.exif, "scale": pack.scale})
 
 
 def _description(root: str) -> Description:

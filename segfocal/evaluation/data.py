@@ -14,6 +14,7 @@ from segfocal import checkpoint as checkpoints
 from segfocal.config.augment import AugmentConfig
 from segfocal.config.base import STRICT
 from segfocal.config.data import DATA, CheckpointDataConfig, DataConfig
+from segfocal.config.layouts import FilesConfig
 from segfocal.config.parse import parse
 from segfocal.config.run import EvaluateConfig
 from segfocal.config.streaming import is_url
@@ -44,6 +45,12 @@ def open_data(config: EvaluateConfig, content: dict[str, Any], rebuilt: checkpoi
     task, channels = rebuilt.task, rebuilt.architecture.in_channels
     chosen = data_of(config.data, stored["data"], task, path)
     device = placed(config.profile, workers=chosen.num_workers)
+    trained = {**stored["data"], **(content["segfocal"].get("reading") or {})}.get("scale")
+    if isinstance(chosen, FilesConfig) and chosen.scale != trained:
+        log.warning(
+            "data.scale=%s: the checkpoint was trained with data.scale=%s",
+            *("null" if at is None else at for at in (chosen.scale, trained)),
+        )
 
     def opened(data: DataConfig) -> SegmentationData:
         none = AugmentConfig(name="none")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -25,7 +27,8 @@ class LogitAdjustedLoss(nn.Module):
 
     Args:
         mode: `binary`, `multiclass` or `multilabel`.
-        prior: pi_c in (0, 1), the share of each class in the pixels; binary takes a list of one.
+        prior: pi_c in (0, 1), the share of each class in the pixels; binary takes a list of one; `auto` is for `train.py`,
+            which takes it from the training data.
         tau: >= 0; 0 is cross-entropy.
         ignore_index: the label of what does not count: value and gradient are exactly 0 there, whatever the logits.
 
@@ -42,13 +45,15 @@ class LogitAdjustedLoss(nn.Module):
         Menon et al., Long-tail learning via logit adjustment, arXiv 2007.07314, equation 10.
     """
 
-    def __init__(self, mode: Mode, prior: list[float] | None = None, tau: float = 1.0, ignore_index: int | None = None) -> None:
+    def __init__(
+        self, mode: Mode, prior: list[float] | Literal["auto"] = "auto", tau: float = 1.0, ignore_index: int | None = None
+    ) -> None:
         super().__init__()
         check_mode(mode)
         config = LogitAdjustedConfig(prior=prior, tau=tau)
-        if config.prior is None:
+        if config.prior == "auto":
             raise ValueError(
-                "loss.prior=null: comes from training data; give the share of each class, or call `config.balanced(counts, task)`"
+                "loss.prior=auto: comes from training data; give the share of each class, or call `config.balanced(counts, task)`"
             )
         self.mode = mode
         self.config = config

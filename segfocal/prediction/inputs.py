@@ -11,6 +11,7 @@ from segfocal.data.faults import Fault, told
 from segfocal.data.formats import IMAGE_SUFFIXES
 from segfocal.data.pairing import files_below
 from segfocal.prediction.ledger import RECORD
+from segfocal.rundir import typed_path
 
 MAGIC = "*?["  # what makes a pattern of a path
 
@@ -53,7 +54,7 @@ def find(given: list[str]) -> list[Item]:
 
 
 def _items(text: str) -> list[Item] | Fault:
-    path = Path(text).expanduser()
+    path = typed_path(text)
     if path.is_dir():
         return _of_folders([path], path) or Fault(f"input={text}", "no images", f"files of {', '.join(IMAGE_SUFFIXES)} are expected")
     if path.exists():

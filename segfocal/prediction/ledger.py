@@ -35,7 +35,7 @@ class Ledger:
     def __init__(self, out: Path, settings: dict[str, Any], about: dict[str, Any], classes: list[str]) -> None:
         self.out, self.classes = out, classes
         self.content = {"format": FORMAT, "settings": settings, **about}
-        self.header = ["image", "height", "width", *(f"{figure}/{name}" for name in classes for figure in ("pixels", "share"))]
+        self.header = ["image", "height", "width", *(f"{figure}/{name}" for name in classes for figure in ("pixels", "share")), "file"]
         there = (out / RECORD).exists()
         if there:
             self._check(settings)
@@ -46,17 +46,24 @@ class Ledger:
         """Whether an image of that name was done before."""
         return _text(name) in self.rows
 
-    def add(self, name: str, size: tuple[int, int], pixels: list[int]) -> None:
+    def other(self, name: str, path: Path) -> str | None:
+        """The file of another image that was done by that name."""
+        said = self.rows[_text(name)][-1] if self.has(name) else _file(path)
+        return None if said == _file(path) else said
+
+    def add(self, name: str, path: Path, size: tuple[int, int], pixels: list[int]) -> None:
         """An image is done; `start` has been called.
 
         Args:
             name: of the image.
+            path: its file.
             size: height and width.
             pixels: of each class.
         """
         row = [_text(name), str(size[0]), str(size[1])]
         for count in pixels:
             row += [str(count), f"{count / (size[0] * size[1]):.6g}"]
+        row.append(_file(path))
         self.rows[row[0]] = row
         with (self.out / SHARES).open("a", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerow(row)
@@ -100,6 +107,10 @@ class Ledger:
         rows = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))
         whole = [row for row in rows[1:] if len(row) == len(self.header)]
         return {row[0]: row for row in whole} if rows and rows[0] == self.header else {}
+
+
+def _file(path: Path) -> str:
+    return _text(str(path.resolve()))
 
 
 def _text(name: str) -> str:

@@ -61,7 +61,7 @@ class Predictor:
         stored = content["segfocal"]
         self.task, self.model_config, self.decision, model = checkpoints.rebuild(content, self.path)
         self.shares: list[float] | None = stored.get("shares")
-        self.reading = reading_of(stored["config"]["data"], config.data)
+        self.reading = reading_of({**stored["config"]["data"], **(stored.get("reading") or {})}, config.data)
         if config.decision == "plain":
             self.decision = Decision(self.task.name)
         self.normalise = Normalise(stored["mean"], stored["std"])

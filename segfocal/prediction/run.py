@@ -51,6 +51,9 @@ def predict(config: PredictConfig) -> Done:
     ledger = Ledger(outputs.out, predictor.settings, about, predictor.task.class_names)
     if not (outputs.out / RECORD).exists() and (there := outputs.taken(items)):
         raise BadFileError(there, "is there, and was not made by this command", "choose another out")
+    for item in items:
+        if (other := ledger.other(item.name, item.path)) is not None:
+            raise BadFileError(item.path, f"has the name of another image that was predicted before, {other}", mend="choose another out")
     done = Done()
     try:
         for item in track(items, "predicting", transient=True, disable=not sys.stdout.isatty()):
@@ -77,5 +80,5 @@ def _one(item: Item, config: PredictConfig, predictor: Predictor, outputs: Outpu
         return
     ledger.start()
     outputs.write(item, prediction)
-    ledger.add(item.name, (prediction.labels.shape[0], prediction.labels.shape[1]), pixels_of(prediction.labels, predictor.task))
+    ledger.add(item.name, item.path, (prediction.labels.shape[0], prediction.labels.shape[1]), pixels_of(prediction.labels, predictor.task))
     done.predicted += 1

@@ -162,5 +162,6 @@ def visible(image: Array) -> Array:
     if image.dtype == np.uint8:
         return image
     low, high = np.percentile(image, (1, 99))
-    stretched: Array = (255 * np.clip((image - low) / max(high - low, 1e-6), 0, 1)).astype(np.uint8)
+    rounding = max(1e-6 * max(abs(low), abs(high)), np.finfo(np.float32).tiny)  # of a constant image
+    stretched: Array = (255 * np.clip((image - low) / max(high - low, rounding), 0, 1)).astype(np.uint8)
     return stretched

@@ -10,9 +10,9 @@ import pytest
 import tifffile
 from PIL import Image
 
-from segfocal.data.decoders import image_size
+from segfocal.data.decoders import image_size, is_tiff
 from segfocal.data.faults import BadFileError
-from segfocal.data.formats import read_image, read_mask
+from segfocal.data.formats import read_image, read_mask, read_scaled
 
 IDS = np.array([[0, 1, 2], [2, 1, 255]], np.uint8)
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -178,6 +178,80 @@ def test_tiff_is_read_as_it_looks_where_its_numbers_are_not_what_it_shows(tmp_pa
     assert read_mask(tmp_path / "palette.tif").tolist() == [[0, 1], [2, 1]]
     assert read_mask(tmp_path / "palette.tif", colours=True)[0, 1].tolist() == [200, 0, 0]
     assert read_mask(tmp_path / "bits.tif").tolist() == np.eye(4).tolist()
+
+
+BY_PILLOW = {"palette": "P", "cmyk": "CMYK", "bits": "1", "ycbcr": "YCbCr"}
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+
+
+def tiff_by_pillow(path: Path, kind: str, tags: dict[int, int | bytes]) -> Path:
+    if kind == "white":
+        extra = [(tag, 3, 1, value, True) for tag, value in tags.items()]
+        tifffile.imwrite(path, RGB[..., 0], photometric="miniswhite", extratags=extra)
+    else:
+        Image.fromarray(RGB).convert(BY_PILLOW[kind]).save(path, tiffinfo=tags)
+    assert not is_tiff(path)
+    return path
+
+
+@pytest.mark.parametrize("kind", [*BY_PILLOW, "white"])
+@pytest.mark.parametrize("turned", [3, 6])
+def test_a_tiff_that_pillow_would_turn_by_itself_is_refused(tmp_path: Path, kind: str, turned: int) -> None:
+    path = tiff_by_pillow(tmp_path / "a.tif", kind, {0x0112: turned})
+    readers = [read_mask, *(lambda path, exif=exif: read_image(path, 3, exif) for exif in (None, "apply", "ignore")), image_size]
+    for read in readers:
+        with pytest.raises(BadFileError, match=r"a.tif: its TIFF tag asks for a rotation; save it upright, without the tag$"):
+            read(path)
+
+
+def test_a_tiff_that_pillow_would_turn_for_its_xmp_is_refused(tmp_path: Path) -> None:
+    path = tiff_by_pillow(tmp_path / "a.tif", "palette", {700: XMP})
+    with pytest.raises(BadFileError, match="its TIFF tag asks for a rotation"):
+        read_mask(path)
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+def test_a_tiff_that_pillow_would_turn_is_refused_compressed_as_well(tmp_path: Path, compression: str) -> None:
+    Image.fromarray(RGB).quantize(16).save(tmp_path / "a.tif", tiffinfo={0x0112: 8}, compression=compression)
+    with pytest.raises(BadFileError, match="its TIFF tag asks for a rotation"):
+        read_image(tmp_path / "a.tif", 3, exif="ignore")
+
+
+@pytest.mark.parametrize("kind", [*BY_PILLOW, "white"])
+@pytest.mark.parametrize("upright", [0, 1])
+def test_a_tiff_whose_tag_says_upright_is_as_good_as_one_without(tmp_path: Path, kind: str, upright: int) -> None:
+    plain, tagged = tiff_by_pillow(tmp_path / "a.tif", kind, {}), tiff_by_pillow(tmp_path / "b.tif", kind, {0x0112: upright})
+    assert image_size(tagged, "apply") == (5, 7)
+    for exif in (None, "apply", "ignore"):
+        assert np.array_equal(read_image(tagged, 3, exif), read_image(plain, 3))
+
+
+def test_where_tifffile_cannot_decode_a_tiff_pillow_does_not_turn_it_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def needs_another_package(*_: object) -> None:
+        raise ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
+
+    tifffile.imwrite(tmp_path / "turned.tif", RGB, extratags=[(274, 3, 1, 6, True)])
+    tifffile.imwrite(tmp_path / "upright.tif", RGB)
+    assert np.array_equal(read_image(tmp_path / "turned.tif", 3, exif="ignore"), RGB)
+    monkeypatch.setattr(tifffile.TiffFile, "asarray", needs_another_package)
+    assert np.array_equal(read_image(tmp_path / "upright.tif", 3), RGB)
+    with pytest.raises(BadFileError, match="its TIFF tag asks for a rotation"):
+        read_image(tmp_path / "turned.tif", 3, exif="ignore")
+    with pytest.raises(BadFileError, match="its TIFF tag asks for a rotation"):
+        read_mask(tmp_path / "turned.tif", colours=True)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_an_image_that_would_be_enlarged_beyond_the_limit_is_not_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    Image.new("RGB", (600, 500)).save(path)
+    image, stored = read_scaled(path, 3, None, 1.2, 2.0)
+    assert (image.shape, stored) == ((1000, 1200, 3), (500, 600))
+    monkeypatch.setattr("segfocal.data.formats.read_image", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(BadFileError, match=r"1.2 megapixels at data.scale=2; more than data.max_megapixels=1.1$"):
+        read_scaled(path, 3, None, 1.1, 2.0)
 
 
 BAD_TIFF = {

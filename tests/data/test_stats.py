@@ -18,6 +18,7 @@ from segfocal.config.task import TaskConfig
 from segfocal.data import cache, scan
 from segfocal.data.datamodule import SegmentationData
 from segfocal.data.measure import POINTS, measure
+from segfocal.data.stats import SplitStats
 from segfocal.errors import UserError
 
 TASK = TaskConfig(name="binary", classes=["blob"])
@@ -80,6 +81,24 @@ def test_floats_are_measured_as_they_are():
     np.testing.assert_allclose(
         found.channel_sums[1:], (image.sum((0, 1), np.float64), (image.astype(np.float64) ** 2).sum((0, 1))), rtol=1e-6
     )
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e-5, 1.0, 1e5])
+def test_channels_are_normalised_whatever_their_unit(scale: float) -> None:
+    images = (np.random.default_rng(0).normal(3.0, 2.0, (3, 16, 16, 2)) * scale).astype(np.float32)
+    stats = SplitStats([measure(image, np.zeros((16, 16), np.uint8), TASK) for image in images])
+    mean, std = stats.mean_std
+    np.testing.assert_allclose(mean, images.mean((0, 1, 2), np.float64), rtol=1e-6)
+    np.testing.assert_allclose(std, images.std((0, 1, 2), np.float64), rtol=1e-6)
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-5, 0.1, 1e6])
+def test_a_constant_channel_is_not_blown_up(value: float) -> None:
+    images = [np.full((size, 33, 1), value, np.float32) for size in (7, 16, 333)]
+    stats = SplitStats([measure(image, np.zeros(image.shape[:2], np.uint8), TASK) for image in images])
+    mean, std = stats.mean_std
+    assert mean == pytest.approx([value])
+    assert std == [1.0]
 
 
 def test_what_has_not_changed_is_not_read_again(folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

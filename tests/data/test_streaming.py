@@ -162,6 +162,17 @@ def test_a_limit_and_a_pickled_source_are_fine(made: Path) -> None:
     assert same(pickle.loads(pickle.dumps(source)).read(5), first)
 
 
+def test_a_pack_says_how_its_files_were_read(folder: Path, made: Path, tmp_path: Path) -> None:
+    """Also one that was made of a pack."""
+    half = packed(folder, tmp_path / "half", *FOLDER, "data.scale=0.5", "data.exif=ignore")
+    again = packed(half, tmp_path / "again", "data=streaming", "task.classes=[blob]")
+    assert streamed(half).reading == streamed(again).reading == {"exif": "ignore", "scale": 0.5}
+    assert streamed(again).sources["train"].size(0) == (32, 32)
+    older = json.loads((made / "pack.json").read_text())
+    (made / "pack.json").write_text(json.dumps({key: value for key, value in older.items() if key not in ("exif", "scale")}))
+    assert streamed(made).reading == {"exif": None, "scale": None}
+
+
 def test_a_pack_can_be_packed(made: Path, tmp_path: Path) -> None:
     again = packed(made, tmp_path / "again", "data=streaming", "task.classes=[blob]", shard_bytes=100)
     assert len(streamed(again).sources["train"].blocks) == 6

@@ -310,7 +310,7 @@ def test_the_prior_comes_from_the_data():
     assert LogitAdjustedConfig(prior=[0.5, 0.3, 0.2]).balanced(counts, MULTICLASS).prior == [0.5, 0.3, 0.2]
     full = ClassCounts(pixels=[50, 0], valid=[50, 0], present=[1, 0], pixels_where_present=[50, 0], images=1)
     assert LogitAdjustedConfig().balanced(full, MULTILABEL).prior == [0.98, 0.5]
-    with pytest.raises(ValueError, match=r"^loss\.prior=null: [^\n]*$"):
+    with pytest.raises(ValueError, match=r"^loss\.prior=auto: [^\n]*$"):
         build_loss(LogitAdjustedConfig(), MULTICLASS)
 
 

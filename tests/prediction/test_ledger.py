@@ -62,6 +62,18 @@ def test_only_what_is_new_or_has_changed_is_predicted_again(here: Path, ckpts: d
     assert [row["image"] for row in table(here / "out")] == ["a.png", "c.png", "more/b.jpg"]
 
 
+def test_the_prediction_of_another_image_of_the_name_is_not_passed_off_as_its_own(here: Path, ckpts: dict[str, Path]) -> None:
+    picture(here / "monday/a.png", seed=1)
+    picture(here / "tuesday/a.png", seed=2)
+    assert called(ckpts["binary"], given="monday") == 0
+    assert [row["file"] for row in table(here / "out")] == [str(here / "monday/a.png")]
+    before = (here / "out/ids/a.png").read_bytes()
+    with pytest.raises(UserError, match=r"tuesday/a.png: has the name of another image .*monday/a.png; choose another out"):
+        called(ckpts["binary"], given="tuesday")
+    assert (here / "out/ids/a.png").read_bytes() == before
+    assert called(ckpts["binary"], given="./tuesday/../monday") == 0, "the same file, said otherwise"
+
+
 @pytest.mark.parametrize(
     ("other", "said"),
     [

@@ -34,6 +34,9 @@ def test_checkpoints_that_cannot_be_used(here: Path, kind: str, capsys: pytest.C
     ("overrides", "said"),
     [
         (["input=nowhere"], "input=nowhere: no such file or folder"),
+        (["input='~nobody_is_called_so/a.png'"], "input=~nobody_is_called_so/a.png: no such file or folder"),
+        ([f"input='{'photo.png ' * 40}'"], "...: no file has so long a name; several are said as a list"),
+        ([f"ckpt={'x' * 300}"], "...: no file has so long a name"),
         (["input=empty"], "input=empty: no images"),
         (["input=photos/*.bmp"], "input=photos/*.bmp: matches no image"),
         (["input=photos/*/../a.png"], "input=photos/*/../a.png: .. stands behind a sign that matches"),

@@ -22,7 +22,7 @@ from segfocal.engine import fit
 from segfocal.errors import UserError
 from segfocal.evaluation import evaluate
 from segfocal.inference import Inference
-from tests.checkpoints import made
+from tests.checkpoints import made, put
 from tests.conftest import ROOT
 from tests.prediction.made import EVERYTHING, called, files, logits_of, picture, table
 from tests.test_training import configured
@@ -87,10 +87,15 @@ def test_images_are_read_as_in_training(here: Path, ckpts: dict[str, Path]) -> N
     assert image_size(Path("kinds/turned.png"), "apply") == (90, 60)
 
 
+@pytest.mark.parametrize("pack", [False, True])
 @pytest.mark.parametrize(("scale", "interpolation"), [(0.5, cv2.INTER_AREA), (1.5, cv2.INTER_CUBIC)])
-def test_the_scale_of_the_training_is_the_models_alone(here: Path, scale: float, interpolation: int) -> None:
+def test_the_scale_of_the_training_is_the_models_alone(here: Path, scale: float, interpolation: int, pack: bool) -> None:
     """What is written has the size of the image; what the model saw was half of it, or more."""
-    ckpt = made(here / "scaled.ckpt", "data=folder", "data.root=x", "task.classes=[blob]", f"data.scale={scale}")
+    if pack:
+        reading = {"exif": None, "scale": scale}
+        ckpt = made(here / "scaled.ckpt", "data=streaming", "data.root=x", "task.classes=[blob]", spoil=put("reading", reading))
+    else:
+        ckpt = made(here / "scaled.ckpt", "data=folder", "data.root=x", "task.classes=[blob]", f"data.scale={scale}")
     image = np.asarray(Image.open("photos/a.png"))
     assert called(ckpt, EVERYTHING, "profile.precision=32-true") == 0
     seen = cv2.resize(image, (round(scale * 90), round(scale * 60)), interpolation=interpolation)

@@ -141,6 +141,33 @@ def test_a_place_that_takes_no_files_is_said_before_the_data_is_read(tmp_path: P
     assert re.fullmatch(f"{place}=/proc/nowhere: .* is not a directory that can be written to (.*)\n", done.err)
 
 
+def test_a_run_that_goes_on_keeps_as_many_of_the_best_as_it_is_told_now(tmp_path: Path) -> None:
+    best = ["model=unet", "objective=val/loss", "optimizer.lr=1e-3"]
+    assert train(tmp_path, *SMALL, *best, "callbacks.keep_best=3", "out=cut").code == 0
+    folder = only(tmp_path, "cut/*") / "checkpoints"
+    assert len(list(folder.glob("best-*.ckpt"))) == 3, "the loss has fallen in each epoch"
+    more = [*best, "callbacks.keep_best=2", "trainer.max_epochs=6"]
+    assert train(tmp_path, *SMALL, *more, "out=rest", f"ckpt={folder.parent}").code == 0
+    assert len(list((only(tmp_path, "rest/*") / "checkpoints").glob("best-*.ckpt"))) == 2
+
+
+def test_going_on_from_the_best_itself_it_stays_the_best(tmp_path: Path) -> None:
+    """Until one is better, and that one is compared with it."""
+    best = ["model=unet", "objective=val/loss"]
+    assert train(tmp_path, *SMALL, *best, "out=cut", fault="step 5 SIGTERM").code == 143
+    cut = only(tmp_path, "cut/*") / "checkpoints" / "best.ckpt"
+    assert train(tmp_path, *SMALL, *best, "out=rest", f"ckpt={cut}", fault="step 1 SIGTERM").code == 143
+    rest = only(tmp_path, "rest/*") / "checkpoints"
+    assert (rest / "best.ckpt").read_bytes() == cut.read_bytes()
+    assert _best_score(rest / "last.ckpt") == _best_score(cut)
+
+
+def _best_score(path: Path) -> float:
+    states = checkpoints.read(path)["callbacks"]
+    (score,) = [state["best_model_score"] for name, state in states.items() if "KeptCheckpoint" in name and "val/loss" in name]
+    return float(score)
+
+
 def test_a_checkpoint_of_a_future_that_is_not_the_runs_is_not_its_best(tmp_path: Path) -> None:
     """The newest was damaged: what the epoch after the one before had for its best is not gone on with."""
     best = ["model=unet", "objective=val/loss", "callbacks.keep_best=2"]

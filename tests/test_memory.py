@@ -1,0 +1,52 @@
+"""Errors for want of memory are told from others, whichever library raises them, in whichever process."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from segfocal.errors import UserError
+from segfocal.memory import memory_told, out_of_memory
+
+
+def enlarged() -> None:
+    """More than any machine has."""
+    cv2.resize(np.zeros((2, 2)), (1 << 20, 1 << 20))
+
+
+class Enlarging(Dataset[int]):
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> int:
+        enlarged()
+        return index
+
+
+def test_opencv_has_no_memory() -> None:
+    with pytest.raises(UserError, match=r"memory ran out \(.*Insufficient memory.*lower data.batch_size"), memory_told():
+        enlarged()
+
+
+def test_opencv_has_no_memory_in_a_worker() -> None:
+    with pytest.raises(UserError, match="memory ran out"), memory_told():
+        list(DataLoader(Enlarging(), num_workers=1))
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA"), True),
+        (RuntimeError("NPU out of memory. Tried to allocate"), True),
+        (cv2.error("std::bad_alloc"), True),
+        (cv2.error("(-215:Assertion failed) !ssize.empty() in function 'resize'"), False),
+        (RuntimeError("shapes differ"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_what_is_for_want_of_memory(error: Exception, expected: bool) -> None:
+    assert out_of_memory(error) is expected
