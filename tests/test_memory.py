@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
+import tifffile
 import torch
+from PIL import Image, ImageFile
 from torch.utils.data import DataLoader, Dataset
 
+from segfocal.data.formats import read_image
 from segfocal.errors import UserError
 from segfocal.memory import memory_told, out_of_memory
 
 
 def enlarged() -> None:
-    """More than any machine has."""
-    cv2.resize(np.zeros((2, 2)), (1 << 20, 1 << 20))
+    """More than a process can address, whatever the machine promises."""
+    cv2.resize(np.zeros((2, 2)), (1 << 23, 1 << 23))
 
 
 class Enlarging(Dataset[int]):
@@ -50,3 +55,16 @@ def test_opencv_has_no_memory_in_a_worker() -> None:
 )
 def test_what_is_for_want_of_memory(error: Exception, expected: bool) -> None:
     assert out_of_memory(error) is expected
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_want_of_memory_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / name)
+
+    def full(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", full)
+    monkeypatch.setattr(tifffile.TiffFile, "asarray", full)
+    with pytest.raises(MemoryError):
+        read_image(tmp_path / name, 3)

@@ -83,6 +83,8 @@ def orientation(image: Image.Image, path: Path) -> int:
     """Of the EXIF tag; 1 is upright."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except MemoryError:
+        raise
     except Exception as error:  # PNG may have it at its end, which may be missing
         raise BadFileError(path, f"damaged ({_short(error)})") from None
 
@@ -140,6 +142,8 @@ def load(image: Image.Image, path: Path, needed: tuple[int, int] | None = None) 
         if needed is not None:
             image.draft(None, needed)
         image.load()
+    except MemoryError:
+        raise
     except Exception as error:  # truncated data is found here
         image.close()
         raise BadFileError(path, f"damaged ({_short(error)})") from None
@@ -153,7 +157,7 @@ def read_tiff(path: Path, max_megapixels: float, exif: str | None = "ignore") ->
             if exif != "ignore" and turned is not None and turned.value not in (0, 1):
                 raise BadFileError(path, TURNED[0], mend="data.exif=ignore takes it as stored")
             array, axes = file.asarray(), file.series[0].axes
-    except BadFileError:
+    except (BadFileError, MemoryError):
         raise
     except Exception:  # compressed in a way that tifffile needs another package for: Pillow knows the common ones
         with open_picture(path, max_megapixels) as image:
