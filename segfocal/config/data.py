@@ -26,7 +26,7 @@ class DataConfig:
             there would be few steps.
         num_workers: processes that decode and augment; null takes the profile's.
         crop: height and width of training crops in pixels; null trains on whole images.
-        limit: use only so many samples of each split; null uses all.
+        limit: use only so many samples of each split, spread over it, among them some of each class; null uses all.
         overfit: validate and test on the training samples, to see whether a model can learn at all.
         check: `fast` reads the samples that have changed since they were last read, before anything else; `full` reads all;
             `off` trusts the data, and takes the numbers that a run starts from of a few samples.

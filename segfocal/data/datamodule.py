@@ -19,10 +19,11 @@ from segfocal.data.checked import Checked
 from segfocal.data.copy_paste import CopyPaste
 from segfocal.data.dataset import SegmentationDataset
 from segfocal.data.faults import Fault, told
+from segfocal.data.few import few
 from segfocal.data.loader import Loader, build_loader
 from segfocal.data.sampling import BatchesOfKeys, EpochSampler, RankBatches, SameSizeBatches
 from segfocal.data.scan import Scan, scan
-from segfocal.data.source import Source, Sources, Subset
+from segfocal.data.source import Source, Sources
 from segfocal.data.stats import SplitStats
 from segfocal.data.store import Layout, Stored, in_memory
 from segfocal.data.storefile import on_disk
@@ -67,7 +68,7 @@ class SegmentationData(LightningDataModule):
         if config.overfit and "train" in sources:
             sources = dict.fromkeys(("train", "val", "test"), sources["train"])
         if config.limit is not None:
-            sources = {split: Subset(source, config.limit) for split, source in sources.items()}
+            sources = {split: few(source, config.limit, task) for split, source in sources.items()}
         self.sources = Sources(sources, opened.faults)
         self.checked: dict[str, Source] = {}
         self.stored: dict[str, Source] = {}

@@ -60,27 +60,3 @@ class Sources(dict[str, Source]):
     def names(self) -> dict[str, list[str]]:
         """Which sample is in which split."""
         return {split: source.names for split, source in self.items()}
-
-
-class Subset:
-    """The first samples of a source."""
-
-    def __init__(self, source: Source, limit: int) -> None:
-        self.source = source
-        self.names = source.names[:limit]
-        self.settings = source.settings
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def size(self, index: int) -> tuple[int, int]:
-        return self.source.size(index)
-
-    def identity(self, index: int) -> str:
-        return self.source.identity(index)
-
-    def read(self, index: int) -> tuple[Array, Array]:
-        return self.source.read(index)
-
-    def known(self, index: int) -> SampleStats | None:
-        return self.source.known(index)
