@@ -10,7 +10,13 @@ from PIL import Image
 model, photo, mask = sys.argv[1:]
 session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
 about = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
-image = np.asarray(Image.open(photo).convert("L" if about["channels"] == 1 else "RGB"), np.float32)
+picture = Image.open(photo).convert("L" if about["channels"] == 1 else "RGB")
+stored = picture.size
+if about["image_scale"] != 1:  # the mask is brought back to the size of the photo
+    smaller = about["image_scale"] < 1
+    size = [max(1, round(length * about["image_scale"])) for length in stored]
+    picture = picture.resize(size, Image.Resampling.BOX if smaller else Image.Resampling.BICUBIC)
+image = np.asarray(picture, np.float32)
 height, width = image.shape[:2]
 image = (image.reshape(height, width, -1) / 255 - about["mean"]) / about["std"]
 image = np.pad(image, ((0, -height % about["multiple"]), (0, -width % about["multiple"]), (0, 0)))
@@ -21,5 +27,5 @@ if about["task"] == "multiclass":
     planes = [(logits[0] + np.float32(about["offsets"])[:, None, None]).argmax(0)]
 else:
     planes = list(probabilities[0] > np.float32(about["thresholds"])[:, None, None])
-strip = np.concatenate([plane[:height, :width] for plane in planes], axis=1)  # multilabel: a mask a class, side by side
-Image.fromarray(strip.astype(np.uint8)).save(mask)
+masks = [Image.fromarray(plane[:height, :width].astype(np.uint8)).resize(stored, Image.Resampling.NEAREST) for plane in planes]
+Image.fromarray(np.concatenate(masks, axis=1)).save(mask)  # multilabel: a mask a class, side by side

@@ -106,7 +106,8 @@ class Means(Callback):
         for name, value in pl_module.losses.items():  # type: ignore[union-attr,operator]  # of the segmentation module
             count = len(batch.image) * value.isfinite().float()  # a step that is left out is no part of the mean
             added = torch.stack([value.float().nan_to_num(0, 0, 0) * count, count])
-            self.sums[name] = self.sums[name] + added if name in self.sums else added
+            before = self.sums.get(name)  # of a run that goes on, on the CPU
+            self.sums[name] = added if before is None else before.to(added.device) + added
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         means = {f"train/{name}": total / count if count else math.nan for name, (total, count) in self._of_all().items()}

@@ -63,6 +63,7 @@ class SegmentationModule(LightningModule):
         self.sample = PixelSample(task) if config and config.metrics.wants_sample(task.name) else None
         self.fitted = Decision(task.name)  # at the last validation
         self.figures: Figures = {}
+        self.confusion, self.histogram = torch.empty(0), torch.empty(0)  # the counts of a test, when it has ended
         self.losses: dict[str, Tensor] = {}
         """What the last step has lost, in all and by each term of a sum."""
         self.finite: FiniteSteps | None = None  # of a training that is watched over
@@ -142,6 +143,8 @@ class SegmentationModule(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self.figures = self.metrics.compute()
+        with self.metrics.sync_context():  # of all processes, as the figures are
+            self.confusion, self.histogram = (counts.cpu().clone() for counts in (self.metrics.confusion, self.metrics.histogram))
 
     def _rarest(self) -> str | None:
         """Of several classes, the one that fewest of the pixels are of."""

@@ -6,9 +6,11 @@ import csv
 import errno
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,8 @@ from PIL import Image
 from segfocal import checkpoint as checkpoints
 from segfocal.errors import UserError
 from segfocal.evaluation import evaluate
+from segfocal.evaluation.answer import differences_of
+from tests import reports
 from tests.checkpoints import BAD, made, nan_weight, overflowing
 from tests.conftest import Result, blobs, run, started, write_folder
 from tests.test_training import TINY, configured, trained
@@ -72,6 +76,17 @@ def test_boundaries_are_measured_where_asked_for(runs: dict[str, Path], tmp_path
     found = evaluated(tmp_path / "with", f"ckpt={runs['one']}", "boundary=true")
     assert 0 <= found["boundary_iou/crack"] <= 1
     assert 0 <= found["boundary_f/crack"] <= 1
+    decision = checkpoints.read(runs["one"] / "checkpoints" / "best.ckpt")["segfocal"]["decision"]
+    assert decision["thresholds"] != [0.5]
+    half = tmp_path / "half.ckpt"
+    shutil.copy(runs["one"] / "checkpoints" / "best.ckpt", half)
+    content = torch.load(half, weights_only=True)
+    content["segfocal"]["decision"] = None
+    torch.save(content, half)
+    plain = evaluated(tmp_path / "plain", f"ckpt={half}", "boundary=true")
+    assert not any(name.startswith("tuned/boundary") for name in plain)
+    assert plain["boundary_f/crack"] == found["boundary_f/crack"]
+    assert found["tuned/boundary_f/crack"] != found["boundary_f/crack"]
     assert f"{found['boundary_iou/crack']:.3f}" in capsys.readouterr().out.split("boundary F")[1]
 
 
@@ -97,6 +112,16 @@ def test_checkpoints_of_other_samples_are_not_compared(runs: dict[str, Path], tm
     torch.save(content, fewer)
     with pytest.raises(UserError, match=r"other samples than .*1 in all"):
         evaluated(tmp_path / "out", f"ckpt=[{runs['one']},{fewer}]")
+
+
+def test_checkpoints_on_other_masks_are_not_compared_without_draws_either(tmp_path: Path) -> None:
+    first, second = (reports.evaluated(name=name) for name in ("first", "second"))
+    assert differences_of(first, second, draws=0) == {}
+    table, counts = second.images, second.images.plain.copy()
+    counts[0, 0, 2] += 1
+    second.images = SimpleNamespace(task=table.task, names=table.names, plain=counts)  # type: ignore[assignment]  # what is asked of it
+    with pytest.raises(UserError, match="second and first cannot be compared: image 0: another mask"):
+        differences_of(first, second, draws=0)
 
 
 def test_the_same_checkpoint_twice_is_a_mistake(runs: dict[str, Path], tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from segfocal import checkpoint as checkpoints
+from segfocal import predict
 from segfocal.config.export import ExportConfig
 from segfocal.config.inference import InferenceConfig
 from segfocal.config.parse import mistakes
@@ -107,6 +108,8 @@ def test_onnx_is_one_valid_file_that_says_how_it_is_used(binary: Path, as_onnx: 
         "scale": 255,
         "mean": MEAN,
         "std": STD,
+        "image_scale": 1,
+        "exif": None,
         "multiple": 32,
         "size": None,
         "architecture": "unet",
@@ -155,6 +158,22 @@ def test_the_example_writes_the_masks_that_the_program_does(
     assert mask.shape == (90, 130)
     assert len(np.unique(wanted)) > 1
     assert (mask != wanted).mean() < 1e-3
+
+
+@pytest.mark.parametrize("scale", [0.5, 2.0])
+def test_the_example_shows_images_to_the_model_as_large_as_in_training(tmp_path: Path, scale: float) -> None:
+    ckpt = made(tmp_path / "scaled.ckpt", "data=folder", "data.root=x", "task.classes=[blob]", f"data.scale={scale}")
+    export(ExportConfig(ckpt=str(ckpt), out=str(tmp_path / "m.onnx")))
+    (picture,) = parity.images((1, 90, 130), 3)[1]
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(picture).save(tmp_path / "photos/photo.png")
+    done = spawn(str(ROOT / "examples/onnx_numpy.py"), "m.onnx", "photos/photo.png", "mask.png", cwd=tmp_path)
+    assert (done.code, done.out, done.err) == (0, "", "")
+    assert predict.run([f"ckpt={ckpt}", f"input={tmp_path}/photos", f"out={tmp_path}/out", "profile=cpu", "profile.precision=32-true"]) == 0
+    mask, wanted = (np.asarray(Image.open(tmp_path / path)) for path in ("mask.png", "out/ids/photo.png"))
+    assert mask.shape == wanted.shape == (90, 130)
+    assert 0.02 < wanted.mean() < 0.98
+    assert (mask != wanted).mean() < 0.05  # Pillow and OpenCV enlarge and reduce alike, not equally
 
 
 def test_the_example_needs_this_program_not() -> None:

@@ -11,10 +11,11 @@ from types import SimpleNamespace
 import pytest
 
 from segfocal.config.task import Mode
+from segfocal.metrics.bootstrap import Difference
 from segfocal.report.charts import chart_data, training
 from segfocal.report.page import page
 from segfocal.report.summary import percent, tiles
-from segfocal.report.tables import outcomes
+from segfocal.report.tables import compared, outcomes
 from tests.reports import HOSTILE, Elements, evaluated, shown
 
 
@@ -140,6 +141,14 @@ def test_checkpoints_stand_side_by_side() -> None:
     data = json.loads(Elements(html).data)
     assert [item["name"] for item in data["checkpoints"]] == ["first", "second"]
     assert page([first, other], [])  # no bootstrap, no differences
+
+
+def test_what_a_later_checkpoint_alone_has_fitted_is_compared_too() -> None:
+    items = [evaluated(name="first", tuned=False), evaluated(name="second", tuned=False), evaluated(name="third")]
+    plain = {key: Difference(0.1, 0.0, 0.2, 0.03) for key in ("iou_macro", "dice_macro")}
+    found = compared(items, [plain, {**plain, "tuned/iou_macro": Difference(-0.25, -0.3, -0.2, 0.01)}])
+    assert found["changes"] == ["mean IoU beyond 1", "mean IoU, fitted beyond 1"]
+    assert [[change["text"] for change in row["changes"]] for row in found["rows"]] == [["", ""], ["+0.100", ""], ["+0.100", "-0.250"]]
 
 
 def test_confusion_of_overlapping_classes_adds_up() -> None:

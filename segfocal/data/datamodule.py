@@ -66,9 +66,11 @@ class SegmentationData(LightningDataModule):
         self.drawn = opened.names() if opened.drawn else None
         """The splits, where nothing but the seed says them: with other samples they would be others."""
         if config.overfit and "train" in sources:
-            sources = dict.fromkeys(("train", "val", "test"), sources["train"])
+            sources = {"train": sources["train"]}
         if config.limit is not None:
             sources = {split: few(source, config.limit, task) for split, source in sources.items()}
+        if config.overfit and "train" in sources:
+            sources = dict.fromkeys(("train", "val", "test"), sources["train"])
         self.sources = Sources(sources, opened.faults)
         self.checked: dict[str, Source] = {}
         self.stored: dict[str, Source] = {}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 from segfocal.config.task import TaskConfig
-from segfocal.data.measure import SampleStats, measure
+from segfocal.data.measure import SampleStats
+from segfocal.data.scan import measured
 from segfocal.data.source import Array, Source
-from segfocal.errors import UserError
 
 LOOKED_AT = 200  # samples, for a class that the few do not show
 
@@ -47,21 +47,20 @@ def few(source: Source, limit: int, task: TaskConfig) -> Few:
     Where they show nothing of a class, the last that can be spared give way to others that do: files are often sorted by what is in them, and
     what is rare is in few.
     """
-    places = _spread(len(source), limit)
-    if limit >= min(len(source), LOOKED_AT):
+    places, wider = _spread(len(source), limit), _spread(len(source), LOOKED_AT)
+    if limit >= len(wider):
         return Few(source, places)
-    chosen = {place: _classes(source, place, task) for place in places}
+    chosen = _classes(source, places, task)
     shown = Counter(label for labels in chosen.values() for label in labels)
-    for place in _spread(len(source), LOOKED_AT):
-        if len(+shown) == task.num_classes:
-            break
-        labels = set() if place in chosen else _classes(source, place, task)
-        spared = next((other for other in sorted(chosen, reverse=True) if all(shown[label] > 1 for label in chosen[other])), None)
-        if labels <= (+shown).keys() or spared is None:
-            continue
-        shown.subtract(chosen.pop(spared))
-        shown.update(labels)
-        chosen[place] = labels
+    others = _classes(source, wider, task) if len(shown) < task.num_classes else {}
+    for place, labels in others.items():
+        spared = next(
+            (old for old in sorted(chosen, reverse=True) if all(shown[label] > 1 or label in labels for label in chosen[old])), None
+        )
+        if spared is not None and not labels <= (+shown).keys():
+            shown.subtract(chosen.pop(spared))
+            shown.update(labels)
+            chosen[place] = labels
     return Few(source, sorted(chosen))
 
 
@@ -70,10 +69,10 @@ def _spread(length: int, count: int) -> list[int]:
     return [number * length // count for number in range(count)]
 
 
-def _classes(source: Source, place: int, task: TaskConfig) -> set[int]:
-    """Those that a sample shows; none of one that cannot be read, which the check of the data is going to name."""
-    try:
-        stats = source.known(place) or measure(*source.read(place), task)
-    except UserError:
-        return set()
-    return {label for label, pixels in enumerate(stats.pixels) if pixels}
+def _classes(source: Source, places: list[int], task: TaskConfig) -> dict[int, set[int]]:
+    """Those that each sample shows; none of one that cannot be read, which the check of the data is going to name."""
+    found = measured([(source, place) for place in places], task)
+    return {
+        place: {label for label, pixels in enumerate(stats.pixels) if pixels} if isinstance(stats, SampleStats) else set()
+        for place, stats in zip(places, found, strict=True)
+    }

@@ -14,7 +14,7 @@ from segfocal.data.faults import Fault, counted
 from segfocal.data.files import Sample
 from segfocal.data.formats import IMAGE_SUFFIXES
 from segfocal.data.source import Array
-from segfocal.errors import UserError
+from segfocal.errors import UserError, escaped
 from segfocal.nearest import did_you_mean
 
 SPLITS = ("train", "val", "test")
@@ -152,4 +152,4 @@ def torn(splits: dict[str, list[Sample]], key: str) -> list[Fault]:
 def named(names: list[str], most: int = MOST_NAMED) -> str:
     """Names for a message, the first of them."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return ", ".join(map(escaped, names[:most])) + more

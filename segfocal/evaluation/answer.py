@@ -13,7 +13,7 @@ from rich.console import Console
 
 from segfocal.errors import UserError
 from segfocal.evaluation.judge import Judged
-from segfocal.metrics.bootstrap import Difference, compare
+from segfocal.metrics.bootstrap import Difference, check_same, compare
 from segfocal.report.evaluated import Evaluated
 from segfocal.report.page import page
 from segfocal.report.table import comparison, table, write_json, written
@@ -76,9 +76,10 @@ def figures_of(evaluated: Evaluated) -> dict[str, Any]:
 
 def differences_of(first: Evaluated, other: Evaluated, draws: int) -> Differences:
     """What the other has more, with intervals and p-values over the same images; by the plain rule, and by the stored decisions."""
-    if not draws:
-        return {}
     try:
+        check_same(first.images, other.images)
+        if not draws:
+            return {}
         found = compare(first.images, other.images, tuned=False, draws=draws)
     except ValueError as error:
         raise UserError(f"{other.name} and {first.name} cannot be compared: {error}") from None

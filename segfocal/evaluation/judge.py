@@ -109,8 +109,8 @@ def judge(
         task=task,
         figures=figures,
         intervals={name: ends for name, ends in _intervals(counting.table, task, wanted.bootstrap).items() if name in figures},
-        confusion=module.metrics.confusion.cpu(),
-        histogram=module.metrics.histogram.cpu(),
+        confusion=module.confusion,
+        histogram=module.histogram,
         images=counting.table,
         decision=decision,
         about=stored,
@@ -132,29 +132,32 @@ class Counting(Callback):
     """Counts for each image, and along contours where that is wanted."""
 
     def __init__(self, names: list[str], task: TaskConfig, decision: Decision, boundary: bool) -> None:
-        self.names, self.decision = names, decision
+        self.names = names
         self.table = ImageTable(task, decision)
-        self.boundary = BoundaryCounts(task) if boundary else None
+        rules = {"": Decision(task.name), "tuned/": decision} if not decision.plain else {"": decision}
+        self.contours = {prefix: (rule, BoundaryCounts(task)) for prefix, rule in rules.items()} if boundary else {}
 
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         logits: Tensor = outputs
         self.table.add([self.names[index] for index in batch.indices.tolist()], logits, batch.target)
-        if self.boundary is not None:
-            self.boundary.add(self.decision.labels(logits), batch.target)
+        for rule, contours in self.contours.values():
+            contours.add(rule.labels(logits), batch.target)
 
     def gather(self) -> None:
         """Bring together what other processes have counted."""
         self.table = self.table.gathered()
-        self.boundary = self.boundary and self.boundary.gathered()
+        self.contours = {prefix: (rule, contours.gathered()) for prefix, (rule, contours) in self.contours.items()}
 
     def figures(self) -> Figures:
         """What is not read off the two counts of the metrics."""
         found: Figures = {}
         for label, value in zip(self.table.task.class_names, self.table.image_auroc(), strict=True):
             found[f"image_auroc/{label}"] = value
-        return found | (self.boundary.figures() if self.boundary is not None else {})
+        for prefix, (_, contours) in self.contours.items():
+            found |= {f"{prefix}{name}": value for name, value in contours.figures().items()}
+        return found
 
 
 def _name(path: Path) -> str:
@@ -179,7 +182,7 @@ def _shown(
     dataset, position = data.dataset(split), {name: index for index, name in enumerate(data.sources[split].names)}
     collate = Collate(module.task.ignore_index, dataset.normalise)
     mean_iou, pictures = table.mean_iou(tuned=True), []
-    module.eval()
+    module.to(device.torch_device).eval()  # Lightning has put it back on the CPU
     for row, why in chosen:
         index = position[table.names[row]]
         image, truth = dataset.source.read(index)

@@ -63,6 +63,7 @@ def open_source(ckpt: str) -> Source:
 def description(source: Source, config: ExportConfig) -> dict[str, Any]:
     """What a graph holds of its use; documented in docs/export.md."""
     task, decision, told = source.task, source.decision, source.content["segfocal"]
+    reading = {**told["config"]["data"], **(told.get("reading") or {})}
     count = task.num_classes
     rule: dict[str, Any] = (
         {"offsets": decision.offsets or [0.0] * count, "temperature": decision.temperature or [1.0]}
@@ -80,6 +81,8 @@ def description(source: Source, config: ExportConfig) -> dict[str, Any]:
         "scale": 255,
         "mean": source.mean,
         "std": source.std,
+        "image_scale": reading.get("scale") or 1,
+        "exif": reading.get("exif"),
         "multiple": STRIDE,
         "size": config.size,
         "architecture": source.architecture.name,

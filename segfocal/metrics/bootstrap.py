@@ -126,7 +126,7 @@ def compare(
     Reference:
         Davison and Hinkley, Bootstrap Methods and their Application, 1997, chapter 4.
     """
-    _check_same(a, b)
+    check_same(a, b)
     first, second = (table.tuned if tuned else table.plain for table in (a, b))
     classes = a.task.class_names
     _check(first, classes, draws, level)
@@ -148,7 +148,8 @@ def _check(counts_NC3: Counts, classes: list[str], draws: int, level: float) -> 
         raise ValueError(f"draws={draws}, level={level}: at least one draw, and a level between 0 and 1")
 
 
-def _check_same(a: ImageTable, b: ImageTable) -> None:
+def check_same(a: ImageTable, b: ImageTable) -> None:
+    """Raise ValueError where two tables are not of the same classes, images and masks."""
     if a.task.name != b.task.name or a.task.class_names != b.task.class_names:
         raise ValueError(
             f"{a.task.name} with {', '.join(a.task.class_names)}; {b.task.name} with {', '.join(b.task.class_names)}: "

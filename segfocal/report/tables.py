@@ -58,15 +58,16 @@ def compared(evaluated: Sequence[Evaluated], differences: Sequence[Mapping[str, 
         best = (min if key.startswith("ece") else max)(known, default=None)
         for cell in column:
             cell["best"] = best is not None and cell["value"] == best
-    changed = [(key, title) for key, title in zip(keys, titles, strict=True) if differences and key in differences[0]]
+    ious = list(zip(keys, titles, strict=True))[: 1 + any_fitted]
+    changed = [(key, title) for key, title in ious if any(key in found for found in differences)]
     return {
         "titles": titles,
-        "changes": [f"{title} beyond 1" for _, title in changed[: 1 + any_fitted]],
+        "changes": [f"{title} beyond 1" for _, title in changed],
         "rows": [
             {
                 "name": item.name,
                 "cells": line,
-                "changes": [_change(differences[place - 1].get(key) if place else None) for key, _ in changed[: 1 + any_fitted]],
+                "changes": [_change(differences[place - 1].get(key) if place else None) for key, _ in changed],
             }
             for place, (item, line) in enumerate(zip(evaluated, cells, strict=True))
         ],

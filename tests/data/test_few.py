@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ class Made:
 
     def __init__(self, task: str, shown: list[set[int] | None], known: bool = False) -> None:
         self.task, self.shown, self.is_known = TASKS[task], shown, known
-        self.names, self.settings, self.reads = [f"{number:04d}" for number in range(len(shown))], "made", 0
+        self.names, self.settings, self.reads = [f"{number:04d}" for number in range(len(shown))], f"made {uuid4()}", 0
 
     def __len__(self) -> int:
         return len(self.shown)
@@ -37,7 +38,7 @@ class Made:
         return 2, 2 + index
 
     def identity(self, index: int) -> str:
-        return f"identity {index}"
+        return f"identity {index} {self.settings}"
 
     def read(self, index: int) -> tuple[Array, Array]:
         self.reads += 1
@@ -90,7 +91,8 @@ def test_samples_are_spread_over_the_split_where_that_shows_every_class() -> Non
     found = few(source, 4, source.task)
     assert found.names == ["0000", "0025", "0050", "0075"]
     assert source.reads == 4
-    assert (len(found), found.size(1), found.identity(1), found.settings) == (4, (2, 27), "identity 25", "made")
+    assert (len(found), found.size(1), found.settings) == (4, (2, 27), source.settings)
+    assert found.identity(1) == source.identity(25)
     assert (found.read(2)[0] == 50).all()
     assert found.known(0) is None
 
@@ -100,6 +102,11 @@ def test_no_class_is_given_up_for_another() -> None:
     assert classes(few(source, 2, source.task)) == {0, 1}
     one = few(Made("multilabel", [{0}, {1}]), 1, TASKS["multilabel"])
     assert classes(one) == {0}, "there is no room for both"
+
+
+def test_one_alone_shows_more_than_the_background() -> None:
+    source = Made("multiclass", [*([{0}] * 30), {0, 1, 2}, {0, 1}])
+    assert classes(few(source, 1, source.task)) == {0, 1, 2}
 
 
 def test_many_are_not_looked_at() -> None:

@@ -15,7 +15,7 @@ from segfocal.config.layouts import FolderConfig
 from segfocal.config.task import TaskConfig
 from segfocal.data.datamodule import SegmentationData
 from segfocal.data.files import Sample
-from segfocal.data.splits import draw, groups_of, torn
+from segfocal.data.splits import draw, groups_of, named, torn
 from segfocal.errors import UserError
 from tests.conftest import blobs, write_folder
 
@@ -172,3 +172,7 @@ def test_splits_of_an_earlier_run_are_kept_when_samples_come(tmp_path: Path, cap
 def test_splits_that_the_data_says_are_not_said_again(folder: Path) -> None:
     with pytest.raises(UserError, match="the data says its splits itself"):
         opened(folder, label_map={0: 0, 255: 1}, splits={"train": ["photo_00"], "val": ["photo_01"]})
+
+
+def test_names_in_messages_are_text_that_a_terminal_shows() -> None:
+    assert named(["a\nb", "x\udcff", "c"], most=2) == r"a\nb, x\udcff and 1 more"

@@ -28,6 +28,7 @@ from segfocal.models import build_model
 from tests.conftest import ROOT, Result, blobs, spawn, write_folder
 from tests.data.test_streaming import packed
 from tests.reliability.chained import differing, kept
+from tests.reports import Elements
 from tests.test_training import configured
 
 pytestmark = pytest.mark.xdist_group("two processes")
@@ -102,7 +103,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     (root / "no_dropout.py").write_text(PLUGIN)
     overrides = [*RUN, f"data.root={data(root)}", "plugins=[no_dropout]"]
     runs = Runs(root, overrides, Result(0, "", ""), root)
-    runs.done = spawn(str(ROOT / "train.py"), *overrides, *DDP, cwd=root, env=runs.env())
+    runs.done = spawn(str(ROOT / "train.py"), *overrides, *DDP, "report=true", cwd=root, env=runs.env())
     assert runs.done.code == 0, runs.done.err
     (runs.run_dir,) = (root / "runs").iterdir()
     return runs
@@ -139,6 +140,7 @@ def test_one_process_writes_and_speaks(two: Runs) -> None:
         "images.csv",
         "metrics.csv",
         "metrics.json",
+        "report.html",
         "overlays",
         "result.json",
         "splits.json",
@@ -187,7 +189,7 @@ def test_figures_of_two_processes_are_those_of_one(two: Runs, tmp_path: Path, sp
             "profile=cpu",
             "profile.precision=32-true",
             f"split={split}",
-            "report=false",
+            f"report={str(split == 'test').lower()}",
             "overlays=4",
             program="evaluate",
         ),
@@ -202,6 +204,8 @@ def test_figures_of_two_processes_are_those_of_one(two: Runs, tmp_path: Path, sp
     assert alone["intervals"]
     assert (two.run_dir / "images.csv").read_text() == (tmp_path / "images.csv").read_text()
     assert len((tmp_path / "images.csv").read_text().splitlines()) == 1 + 9
+    both, one = (json.loads(Elements((run_dir / "report.html").read_text()).data)["checkpoints"][0] for run_dir in (two.run_dir, tmp_path))
+    assert [both[key] for key in ("curves", "confusion", "images")] == [one[key] for key in ("curves", "confusion", "images")]
     drawn = "overlays/evaluation.png"  # of the images of both
     assert (two.run_dir / drawn).read_bytes() == (tmp_path / drawn).read_bytes()
 
