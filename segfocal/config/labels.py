@@ -37,11 +37,20 @@ class Rules:
 
 
 def from_text(value: Any) -> Any:
-    """A map from the text `0:0,255:1`, as a recipe has it: what a command line says would be merged into a mapping, and replaces a text."""
+    """A map from the text `0:0,255:1`, as a recipe has it: what a command line says would be merged into a mapping, and replaces a text.
+
+    Raises:
+        ValueError: for what is said twice.
+    """
     if not isinstance(value, str):
         return value
-    pairs = [pair.rpartition(":") for pair in value.split(",")]
-    return {key.strip(): int(label) if label.strip().isdecimal() else label.strip() for key, _, label in pairs}
+    found: dict[str, int | str] = {}
+    for pair in value.split(","):
+        key, label = (part.strip() for part in pair.rpartition(":")[::2])
+        if key in found:  # a mapping could not tell rules() of it
+            raise ValueError(f"data.label_map: {key} is said twice")
+        found[key] = int(label) if label.isdecimal() else label
+    return found
 
 
 def rules(label_map: LabelMapping) -> Rules:
@@ -61,6 +70,8 @@ def rules(label_map: LabelMapping) -> Rules:
             red, green, blue = (int(part) for part in match.groups())
             if max(red, green, blue) > 255:
                 raise ValueError(f"data.label_map: {text}: the parts of a colour go from 0 to 255")
+            if (red, green, blue) in found.colours:  # 0-0-0 and 00-0-0
+                raise ValueError(f"data.label_map: {text} is said twice")
             found.colours[red, green, blue] = label
         elif match := RANGE.fullmatch(text):
             first, last = int(match[1]), int(match[2] or match[1])

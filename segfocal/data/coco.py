@@ -12,7 +12,7 @@ from segfocal.config.data import DATA
 from segfocal.config.layouts import CocoConfig
 from segfocal.config.task import TaskConfig
 from segfocal.data.assemble import sources_of
-from segfocal.data.coco_masks import BACKGROUND, Annotation, CocoMasks
+from segfocal.data.coco_masks import BACKGROUND, CocoMasks, CocoSample
 from segfocal.data.faults import Fault, counted
 from segfocal.data.files import Listing, Sample
 from segfocal.data.folder import existing_root
@@ -37,8 +37,7 @@ def coco_sources(config: CocoConfig, task: TaskConfig, channels: int, seed: int)
     """
     root = existing_root(config.root)
     listing = Listing()
-    annotations: dict[Path, list[Annotation]] = {}
-    targets: dict[int, int] = {}
+    targets: dict[str, int] = {}
     for split in SPLITS if "{split}" in config.annotations else ("",):
         path = root / config.annotations.replace("{split}", split)
         if split == "test" and not path.is_file():
@@ -48,13 +47,14 @@ def coco_sources(config: CocoConfig, task: TaskConfig, channels: int, seed: int)
         if any(targets.get(number, target) != target for number, target in found.items()):
             raise UserError(f"{path}: its categories have other ids than those of the other splits")
         targets |= found
-        samples = _samples(content, root / config.images.replace("{split}", split), path, annotations, listing.faults)
+        samples = _samples(content, root / config.images.replace("{split}", split), path, listing.faults)
         listing.splits |= {split: samples} if split else {}
         listing.undrawn += [] if split else samples
-    return sources_of(listing, CocoMasks(annotations, targets, task), config, task, channels, seed, f"data.root={config.root}")
+    return sources_of(listing, CocoMasks(targets, task), config, task, channels, seed, f"data.root={config.root}")
 
 
 def _content(path: Path) -> dict[str, Any]:
+    """What a file holds; ids are texts, for some tools write 1 here and "1" there."""
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
@@ -70,13 +70,14 @@ def _content(path: Path) -> dict[str, Any]:
         for number, item in enumerate(content[kind]):
             if not isinstance(item, dict) or not all(isinstance(item.get(key), types) for key, types in needed.items()):
                 raise UserError(f"{path}: {kind}[{number}] has no {' or '.join(needed)} as COCO has them: {str(item)[:80]}")
+            item |= {key: str(item[key]) for key, types in needed.items() if types is ID}
     for kind in ("images", "categories"):
         if twice := [number for number, count in Counter(item["id"] for item in content[kind]).items() if count > 1]:
-            raise UserError(f"{path}: {kind} with the same id: {named([str(number) for number in twice])}")
+            raise UserError(f"{path}: {kind} with the same id: {named(twice)}")
     return dict(content)
 
 
-def _targets(categories: list[dict[str, Any]], config: CocoConfig, task: TaskConfig, path: Path) -> dict[int, int]:
+def _targets(categories: list[dict[str, Any]], config: CocoConfig, task: TaskConfig, path: Path) -> dict[str, int]:
     """Category id -> class, ignore_index or BACKGROUND."""
     chosen = config.categories or {}
     named_so = {name: index for index, name in enumerate(task.class_names)} | {"background": BACKGROUND, "ignore": task.ignore_index}
@@ -92,41 +93,70 @@ def _targets(categories: list[dict[str, Any]], config: CocoConfig, task: TaskCon
         raise UserError(
             f"{path}: has no category {named(absent)} (data.categories); there are {', '.join(item['name'] for item in categories)}"
         )
+    if task.name == "multiclass":
+        _check_background({item["name"]: used[item["id"]] for item in categories}, task, path)
     return {number: named_so[name] for number, name in used.items()}
 
 
-def _samples(
-    content: dict[str, Any], folder: Path, path: Path, annotations: dict[Path, list[Annotation]], faults: list[Fault]
-) -> list[Sample]:
+def _check_background(used: dict[str, str], task: TaskConfig, path: Path) -> None:
+    """Raises UserError where what nothing is drawn on, class 0, would be taken for a class that is drawn.
+
+    Args:
+        used: category -> name of its class.
+        task: which class is the first.
+        path: of the categories.
+    """
+    first, *others = task.class_names
+    if "background" in others:
+        raise UserError(f"task.classes={task.class_names}: class 0 is what nothing is drawn on: name background first")
+    drawn = sorted(name for name, target in used.items() if target == first and "background" not in (name, target))
+    if drawn:
+        raise UserError(
+            f"{path}: category {named(drawn)} would be class 0, but class 0 is what nothing is drawn on: name the background first in "
+            f"task.classes=[background,...], or, if it is the background, say 'data.categories={{{drawn[0]}:background}}'"
+        )
+
+
+def _samples(content: dict[str, Any], folder: Path, path: Path, faults: list[Fault]) -> list[Sample]:
     of_image = defaultdict(list)
     for annotation in content["annotations"]:
         of_image[annotation["image_id"]].append({key: annotation.get(key) for key in ("id", "category_id", "segmentation", "iscrowd")})
     numbers = {item["id"] for item in content["categories"]}
     samples: list[Sample] = []
     names: set[str] = set()
-    if lost := sorted({str(number) for number in of_image} - {str(image["id"]) for image in content["images"]}):
+    if lost := sorted(set(of_image) - {image["id"] for image in content["images"]}):
         faults.append(
             Fault(str(path), f"annotations of {counted(len(lost), 'image', 'images')} that it does not name: image_id {named(lost)}")
         )
     for image in content["images"]:
-        file = folder / str(image["file_name"])
-        name = Path(str(image["file_name"])).with_suffix("").as_posix()
+        try:
+            file = _file(folder, image["file_name"])
+        except ValueError as error:
+            faults.append(Fault(str(path), str(error), mend="data.images names the folder"))
+            continue
+        name = Path(image["file_name"]).with_suffix("").as_posix()
         if name in names:
             faults.append(Fault(str(path), f"two images are called {name}", "a sample has a name of its own"))
             continue
         names.add(name)
-        if not file.resolve().is_relative_to(folder.resolve()):
-            faults.append(Fault(str(path), f"{image['file_name']} is not below {folder}", mend="data.images names the folder"))
+        drawn = of_image[image["id"]]
+        if strange := sorted({annotation["category_id"] for annotation in drawn} - numbers):
+            faults.append(Fault(str(path), f"{image['file_name']} has annotations of category {named(strange)}, which it does not name"))
             continue
-        if not file.is_file():
-            faults.append(Fault(str(path), f"{image['file_name']} is not in {folder}", mend="data.images names the folder"))
-            continue
-        strange = {annotation["category_id"] for annotation in of_image[image["id"]]} - numbers
-        if strange:
-            faults.append(
-                Fault(str(path), f"{image['file_name']} has annotations of category {sorted(strange, key=str)}, which it does not name")
-            )
-            continue
-        annotations[file] = [{**item, "size": (image.get("height"), image.get("width"))} for item in of_image[image["id"]]]
-        samples.append(Sample(name, file))
+        size = (image.get("height"), image.get("width"))
+        samples.append(CocoSample(name, file, annotations=[{**item, "size": size} for item in drawn]))
     return samples
+
+
+def _file(folder: Path, name: str) -> Path:
+    """A file below the folder; raises ValueError for one that is not there, or elsewhere: `..`, a link, an absolute path."""
+    path = folder / name
+    try:
+        inside, there = path.resolve().is_relative_to(folder.resolve()), path.is_file()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, links in a circle, signs that no name may have
+        raise ValueError(f"file_name {name[:60]!r} names no file ({getattr(error, 'strerror', None) or error})") from None
+    if not inside:
+        raise ValueError(f"{name} is not below {folder}")
+    if not there:
+        raise ValueError(f"{name or 'an empty file_name'} is not in {folder}")
+    return path

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, cast
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -20,30 +21,40 @@ BACKGROUND = -1
 FAR = 10  # sides of the image that a polygon may reach beyond it
 
 
+@dataclass
+class CocoSample(Sample):
+    """An image and what is drawn on it; the JSON file of another split may have other annotations of the same image.
+
+    Args:
+        annotations: of this image.
+    """
+
+    annotations: list[Annotation] = field(default_factory=list)
+
+    @cached_property  # asked at each reading
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps(self.annotations, sort_keys=True).encode()).hexdigest()
+
+
 class CocoMasks:
     """Masks of annotations, the smallest on top; crowds are ignored.
 
     Args:
-        annotations: of each image file.
         targets: category id -> class, `ignore_index`, or `BACKGROUND`.
         task: which ids there are.
     """
 
-    def __init__(self, annotations: dict[Path, list[Annotation]], targets: dict[int, int], task: TaskConfig) -> None:
-        self.annotations, self.targets, self.task = annotations, targets, task
+    def __init__(self, targets: dict[str, int], task: TaskConfig) -> None:
+        self.targets, self.task = targets, task
         self.settings = f"coco {targets}"
-        self.digests: dict[Path, str] = {}
 
     def identity(self, sample: Sample) -> list[str]:
-        if sample.image not in self.digests:  # asked at each reading
-            text = json.dumps(self.annotations.get(sample.image, []), sort_keys=True)
-            self.digests[sample.image] = hashlib.sha256(text.encode()).hexdigest()
-        return [self.digests[sample.image]]
+        return [cast(CocoSample, sample).digest]
 
     def read(self, sample: Sample, size: tuple[int, int]) -> Array:
         stacked = self.task.name == "multilabel"
         mask = np.zeros((*size, self.task.num_classes) if stacked else size, np.uint8)
-        annotations = self.annotations.get(sample.image, [])
+        annotations = cast(CocoSample, sample).annotations
         for annotation, where in sorted(
             ((item, self._area(item, sample, size)) for item in annotations), key=lambda pair: -int(pair[1].sum())
         ):

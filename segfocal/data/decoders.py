@@ -18,7 +18,10 @@ from PIL import ExifTags, Image
 from segfocal.data.faults import BadFileError
 from segfocal.data.source import Array
 
-AS_SHOWN = (0, 3, 5, 6, 8)  # photometric: white is 0, palette, CMYK, YCbCr, Lab: Pillow knows how they look
+WHITE_IS_ZERO = 0
+AS_SHOWN = (WHITE_IS_ZERO, 3, 5, 6, 8)  # photometric: white is 0, palette, CMYK, YCbCr, Lab: Pillow knows how they look
+DEEP = ("RGB;16B", "LA;16B", "RGBA;16B")  # raw modes of PNG of which Pillow keeps the upper byte
+SPREAD = {"2": 85, "4": 17}  # by which Pillow multiplies grey of that many bits
 TURNED = (
     "its EXIF tag asks for a rotation, which the mask does not have",
     "",
@@ -64,15 +67,21 @@ def check_regular(path: Path) -> None:
         raise BadFileError(path, "not a regular file")
 
 
-def is_tiff(path: Path) -> bool:
-    """Whether tifffile is to read it: TIFF by its first bytes, for names lie, unless its numbers are not what it shows."""
+def is_tiff(path: Path, numbers: bool = False) -> bool:
+    """Whether tifffile is to read it: TIFF by its first bytes, for names lie, unless its numbers are not what it shows.
+
+    With `numbers`, what a picture shows is of no interest where white is 0; one that is turned stays with Pillow, to be refused.
+    """
     try:
         with path.open("rb") as file:
             if file.read(4) not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
                 return False
         with tifffile.TiffFile(path) as tiff:
             page = tiff.pages[0]
-            return page.photometric not in AS_SHOWN and page.bitspersample != 1  # type: ignore[union-attr]  # a frame has them too
+            if numbers and page.photometric == WHITE_IS_ZERO and _turned(page):  # type: ignore[union-attr,arg-type]
+                return False
+            shown = AS_SHOWN[1:] if numbers else AS_SHOWN
+            return page.photometric not in shown and page.bitspersample != 1  # type: ignore[union-attr]  # a frame has them too
     except OSError as error:
         raise BadFileError(path, str(error.strerror)) from None
     except Exception as error:  # whatever tifffile meets
@@ -98,6 +107,50 @@ def jpeg(path: Path, image: Image.Image) -> Array | None:
         return None
     decoded: Array | None = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
     return decoded
+
+
+def deep_png(path: Path, image: Image.Image) -> Array | None:
+    """The pixels of a PNG of several channels of 16 bit, in RGB, by OpenCV: Pillow has the upper bytes only. None for all else."""
+    if image.format != "PNG" or raw_mode(image) not in DEEP:
+        return None
+    bands = len(image.getbands())  # OpenCV makes alpha of a transparent colour
+    load(image, path)  # finds damage, without a word on the console
+    try:
+        decoded = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        decoded = None
+    if decoded is None:
+        raise BadFileError(path, "cannot be read as PNG of 16 bit", mend="save it again, or as TIFF")
+    coloured: Array = cv2.cvtColor(decoded, cv2.COLOR_BGRA2RGBA if decoded.shape[2] == 4 else cv2.COLOR_BGR2RGB)
+    return coloured[..., :bands]
+
+
+def raw_mode(image: Image.Image) -> str:
+    """How the pixels lie in the file, as Pillow says before it loads them; empty where it does not."""
+    tiles = getattr(image, "tile", None)
+    about = tiles[0][3] if tiles else ""
+    return str(about[0] if isinstance(about, tuple) and about else about)
+
+
+def stored_numbers(path: Path, image: Image.Image) -> Array:
+    """Decode to the numbers in the file: Pillow spreads grey of 2 or 4 bits over 0..255, and turns it round where white is 0."""
+    how = raw_mode(image).partition(";")[2] if image.mode == "L" else ""
+    load(image, path)
+    array = np.asarray(image)
+    if "I" in how:
+        array = 255 - array
+    return array // np.uint8(SPREAD[how[0]]) if how[:1] in SPREAD else array
+
+
+def upright(array: Array, turned: int) -> Array:
+    """Pixels as an EXIF orientation asks for."""
+    if turned in (5, 6, 7, 8):
+        array = np.swapaxes(array, 0, 1)
+    if turned in (3, 4, 7, 8):
+        array = array[::-1]
+    if turned in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    return np.ascontiguousarray(array)
 
 
 def open_picture(path: Path, max_megapixels: float, header_only: bool = False) -> Image.Image:
@@ -149,20 +202,24 @@ def load(image: Image.Image, path: Path, needed: tuple[int, int] | None = None) 
         raise BadFileError(path, f"damaged ({_short(error)})") from None
 
 
-def read_tiff(path: Path, max_megapixels: float, exif: str | None = "ignore") -> Array:
+def read_tiff(path: Path, max_megapixels: float, exif: str | None = "ignore", numbers: bool = False) -> Array:
+    """As it looks or, with `numbers`, as the numbers in the file; they differ where Pillow has to read it."""
     check_megapixels(path, image_size(path), max_megapixels)
     try:
         with tifffile.TiffFile(path) as file:
-            turned = file.pages[0].tags.get(int(ExifTags.Base.Orientation))  # type: ignore[union-attr]  # a frame has them too
-            if exif != "ignore" and turned is not None and turned.value not in (0, 1):
+            if exif != "ignore" and _turned(file.pages[0]):  # type: ignore[arg-type]  # a frame has tags too
                 raise BadFileError(path, TURNED[0], mend="data.exif=ignore takes it as stored")
             array, axes = file.asarray(), file.series[0].axes
     except (BadFileError, MemoryError):
         raise
     except Exception:  # compressed in a way that tifffile needs another package for: Pillow knows the common ones
-        with open_picture(path, max_megapixels) as image:
+        with open_picture(path, max_megapixels, header_only=True) as image:
+            if numbers:
+                return stored_numbers(path, image)
+            load(image, path)
             return np.asarray(image)
-    array, axes = np.squeeze(array), "".join(axis for axis, size in zip(axes, array.shape, strict=True) if size > 1)
+    flat = tuple(at for at, axis in enumerate(axes) if array.shape[at] == 1 and axis not in "YX")  # a picture may be a line
+    array, axes = np.squeeze(array, flat), "".join(axis for at, axis in enumerate(axes) if at not in flat)
     if array.ndim == 3 and axes.find("Y") > 0:  # bands first
         array = np.moveaxis(array, 0, -1)
     if array.ndim == 3 and not set(axes) & set("SC"):
@@ -172,6 +229,11 @@ def read_tiff(path: Path, max_megapixels: float, exif: str | None = "ignore") ->
     if array.ndim not in (2, 3):
         raise BadFileError(path, f"{array.ndim} dimensions ({axes})", "height, width and bands are expected")
     return array
+
+
+def _turned(page: tifffile.TiffPage) -> bool:
+    tag = page.tags.get(int(ExifTags.Base.Orientation))
+    return tag is not None and tag.value not in (0, 1)
 
 
 def _short(error: Exception) -> str:

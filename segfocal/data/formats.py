@@ -6,13 +6,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from segfocal.config.labels import HIGHEST
 from segfocal.data.decoders import (
     TURNED,
     check_megapixels,
     check_regular,
+    deep_png,
     image_size,
     is_tiff,
     jpeg,
@@ -20,6 +21,8 @@ from segfocal.data.decoders import (
     open_picture,
     orientation,
     read_tiff,
+    stored_numbers,
+    upright,
 )
 from segfocal.data.faults import BadFileError
 from segfocal.data.source import Array
@@ -44,14 +47,16 @@ def read_image(path: Path, channels: int, exif: str | None = None, max_megapixel
         array = read_tiff(path, max_megapixels, exif)
     else:
         with open_picture(path, max_megapixels, header_only=True) as image:
-            turned = orientation(image, path) not in (0, 1)
-            if turned and exif is None:
+            decoded = deep_png(path, image)  # before the EXIF tag, for which Pillow loads a PNG
+            turned = orientation(image, path)
+            if turned not in (0, 1) and exif is None:
                 raise BadFileError(path, *TURNED)
-            decoded = jpeg(path, image) if scale is None and not turned else None
+            if decoded is None and scale is None and turned in (0, 1):
+                decoded = jpeg(path, image)
             if decoded is None:
                 load(image, path, None if scale is None else scaled(image.size, scale))
-                decoded = _pixels(ImageOps.exif_transpose(image) if turned and exif == "apply" else image)
-            array = decoded
+                decoded = _pixels(image)
+            array = upright(decoded, turned) if exif == "apply" else decoded
     return _with_channels(_as_float(array, path), channels, path)
 
 
@@ -97,19 +102,19 @@ def read_mask(path: Path, max_megapixels: float = 200.0, colours: bool = False, 
         BadFileError: also for pictures in colour where numbers are expected.
     """
     check_regular(path)
-    if is_tiff(path):
-        array = read_tiff(path, max_megapixels)
+    if is_tiff(path, numbers=not colours):
+        array = read_tiff(path, max_megapixels, numbers=not colours)
     else:
-        with open_picture(path, max_megapixels) as image:
+        with open_picture(path, max_megapixels, header_only=True) as image:
             if image.format in LOSSY and not lossy:
                 raise BadFileError(
                     path,
                     f"masks in {image.format} are not exact",
                     mend="save them as PNG, or say where to cut: 'data.label_map={0-127:0,128-255:1}'",
                 )
-            array = np.asarray(image.convert("RGB") if colours else image)
+            array = _shown_colours(path, image) if colours else _numbers(path, image)
     if colours and array.dtype != np.uint8:
-        raise BadFileError(path, f"colours of {array.dtype}", "8 bit is expected")
+        raise BadFileError(path, f"colours of {array.dtype}", "8 bit is expected", "save it with 8 bit a channel")
     if colours:
         return _with_channels(array, 3, path)
     if array.ndim == 3 and (array[..., :1] == array[..., : max(1, array.shape[2] - (array.shape[2] in (2, 4)))]).all():
@@ -125,6 +130,23 @@ def read_mask(path: Path, max_megapixels: float = 200.0, colours: bool = False, 
             f"whole numbers from 0 to {HIGHEST} are expected",
         )
     return array
+
+
+def _numbers(path: Path, image: Image.Image) -> Array:
+    deep = deep_png(path, image)
+    return stored_numbers(path, image) if deep is None else deep
+
+
+def _shown_colours(path: Path, image: Image.Image) -> Array:
+    """Of 8 bit; deep ones as they are, to be refused. Pillow would make white of all grey above 255."""
+    if image.mode.startswith(("I", "F")):
+        bits = 16 if image.mode.startswith("I;16") else 32
+        raise BadFileError(path, f"grey of {bits} bit", "colours of 8 bit are expected", "name its numbers: 'data.label_map={0:0,300:1}'")
+    deep = deep_png(path, image)
+    if deep is not None:
+        return deep
+    load(image, path)
+    return np.asarray(image.convert("RGB"))
 
 
 def _colour_map(array: Array) -> str:

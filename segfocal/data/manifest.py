@@ -84,8 +84,9 @@ def _csv_rows(path: Path) -> dict[int, Row]:
     with path.open(encoding="utf-8-sig", newline="") as file:  # spreadsheets write a byte order mark
         reader = csv.DictReader(file, strict=True)
         rows = {}
-        if len(set(reader.fieldnames or [])) != len(reader.fieldnames or []):
-            raise ValueError(f"two columns of the same name in {reader.fieldnames}")
+        columns = [column.strip() for column in reader.fieldnames or []]
+        if len(set(columns)) != len(columns):
+            raise ValueError(f"two columns of the same name in {columns}")
         for row in reader:
             if not any(isinstance(value, str) and value.strip() for value in row.values()):
                 continue
@@ -105,7 +106,7 @@ def _json_rows(path: Path) -> dict[int, Row]:
                 raise ValueError(f"line {number}: {error}") from None
             if not isinstance(row, dict):
                 raise ValueError(f"line {number} is not an object with the columns as its keys")
-            rows[number] = {str(key): "" if value is None else str(value) for key, value in row.items()}
+            rows[number] = {str(key): "" if value is None else str(value).strip() for key, value in row.items()}
     return rows
 
 
@@ -114,12 +115,14 @@ def _inside(root: Path, name: str, column: str) -> Path:
     if not name:
         raise ValueError(f"no {column}")
     path = root / name
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise ValueError(f"{name} is not below {root}: data.root says below which folder the files are")
     try:
-        there = path.exists()
+        inside, there = path.resolve().is_relative_to(root.resolve()), path.exists()
     except OSError as error:  # a name that is too long
         raise ValueError(f"{name[:60]}...: {error.strerror}") from None
+    except RuntimeError:  # what Python before 3.13 says of it
+        raise ValueError(f"{name}: a link that leads in a circle") from None
+    if not inside:
+        raise ValueError(f"{name} is not below {root}: data.root says below which folder the files are")
     if not there:
         raise ValueError(f"{name}: no such file below {root}")
     return path

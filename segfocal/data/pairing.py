@@ -5,12 +5,35 @@ from __future__ import annotations
 import glob
 import os
 import re
+import unicodedata
 from pathlib import Path
 
 from segfocal.data.faults import Fault, counted
 from segfocal.data.formats import IMAGE_SUFFIXES
 from segfocal.data.splits import named
 from segfocal.nearest import did_you_mean
+
+
+class Files(dict[str, Path]):
+    """Name -> file. Names are as written; they are looked up alike however accents are: macOS takes é apart (NFD), others do not (NFC)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: dict[str, str] = {}
+
+    def __setitem__(self, name: str, file: Path) -> None:
+        super().__setitem__(name, file)
+        self.written[_composed(name)] = name
+
+    def __contains__(self, name: object) -> bool:
+        return _composed(str(name)) in self.written
+
+    def __missing__(self, name: str) -> Path:
+        return super().__getitem__(self.written[_composed(name)])
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def by_name(
@@ -32,7 +55,7 @@ def by_name(
         near = did_you_mean(folder.name, [item.name for item in folder.parent.iterdir() if item.is_dir()]) if folder.parent.is_dir() else ""
         faults.append(Fault(str(folder), "no such folder", mend=f"{key} names it{near}"))
         return {}
-    found: dict[str, Path] = {}
+    found = Files()
     for path in files_below(folder):
         name = path.relative_to(folder).with_suffix("").as_posix()
         if path.suffix.lower() not in endings or not name.endswith(tail):
@@ -74,11 +97,11 @@ def files_below(folder: Path) -> list[Path]:
 def unpaired(images: dict[str, Path], masks: dict[str, Path], folder: Path, of: Path, suffix: str) -> list[Fault]:
     """Images without masks, and masks without images."""
     faults = []
-    if missing := sorted(set(images) - set(masks)):
+    if missing := sorted(name for name in images if name not in masks):
         mend = _missing_mend(missing, len(images), masks, folder, suffix)
         have = "has" if len(missing) == 1 else "have"
         faults.append(Fault(str(folder), f"{len(missing)} of {len(images)} images {have} no mask: {named(missing)}", mend=mend))
-    if orphans := sorted(set(masks) - set(images)):
+    if orphans := sorted(name for name in masks if name not in images):
         others = [path for path in of.glob(f"{glob.escape(orphans[0])}.*") if path.suffix.lower() not in IMAGE_SUFFIXES or path.is_dir()]
         what = f"{others[0].name} is {'a folder' if others[0].is_dir() else 'not read: save it as PNG'}" if others else ""
         faults.append(

@@ -105,7 +105,7 @@ BAD_COCO = {
     "no image": (edited(lambda text: text.replace('"3.png"', '"x.png"')), "x.png is not in"),
     "strange category": (
         edited(lambda text: text.replace('"category_id": 7', '"category_id": 8', 1)),
-        "0.png has annotations of category [8]",
+        "0.png has annotations of category 8, which it does not name",
     ),
     "strange size": (edited(lambda text: text.replace('"size": [64, 64]', '"size": [64, 63]', 1)), "0.png: annotation 0"),
 }
@@ -131,6 +131,12 @@ BAD_COCO |= {
     "no image id": (set_in("annotations", "image_id", None), "annotations[0] has no image_id or category_id"),
     "text for a crowd": (set_in("annotations", "iscrowd", "0"), "annotations[0] has no"),
     "same id": (set_in("images", "id", 1), "images with the same id: 1"),
+    "same id as a text": (set_in("images", "id", "1"), "images with the same id: 1"),
+    "empty name": (set_in("images", "file_name", ""), "train.json: an empty file_name is not in"),
+    "name of the folder": (set_in("images", "file_name", "."), "train.json: . is not in"),
+    "name with NUL": (set_in("images", "file_name", "a\0.png"), "train.json: file_name 'a\\x00.png' names no file (embedded null byte)"),
+    "name with half a sign": (set_in("images", "file_name", "\ud800.png"), "train.json: file_name '\\ud800.png' names no file"),
+    "long name": (set_in("images", "file_name", "x" * 300), "names no file (File name too long)"),
     "same name": (set_in("images", "file_name", "1.png"), "two images are called 1"),
     "unknown image": (set_in("annotations", "image_id", 99), "annotations of 1 image that it does not name: image_id 99"),
     "outside": (set_in("images", "file_name", "../made.png"), "../made.png is not below"),
@@ -165,3 +171,55 @@ def test_changed_annotations_are_measured_again(tmp_path: Path) -> None:
     content["annotations"] = content["annotations"][1:]
     path.write_text(json.dumps(content))
     assert opened(CocoConfig(root=str(tmp_path))).check()["train"].positives[0] == before - 140
+
+
+def test_ids_may_be_numbers_here_and_texts_there(tmp_path: Path) -> None:
+    coco(tmp_path, "runs")
+    path = tmp_path / "annotations/train.json"
+    content = json.loads(path.read_text())
+    for annotation in content["annotations"]:
+        annotation |= {"image_id": str(annotation["image_id"]), "category_id": str(annotation["category_id"])}
+    path.write_text(json.dumps(content))
+    data = opened(CocoConfig(root=str(tmp_path)))
+    data.check()
+    assert np.array_equal(data.sources["train"].read(0)[1], SAMPLES[0][1])
+
+
+def test_class_0_of_coco_is_what_nothing_is_drawn_on(tmp_path: Path) -> None:
+    annotated(tmp_path, OVERLAPPING, ["car", "road", "truck"])
+
+    def mask(classes: list[str], **categories: str) -> np.ndarray:
+        config = CocoConfig(root=str(tmp_path), categories={"truck": "ignore", **categories})
+        return opened(config, TaskConfig(name="multiclass", classes=classes)).sources["train"].read(0)[1]
+
+    with pytest.raises(UserError, match=r"category road would be class 0, .*'data.categories=\{road:background\}'"):
+        mask(["road", "car"])
+    with pytest.raises(UserError, match=r"task.classes=\['car', 'background', 'road'\]: class 0 is .*: name background first"):
+        mask(["car", "background", "road"])
+    assert mask(["road", "car"], road="background")[[0, 10, 40], [0, 10, 40]].tolist() == [1, 0, 0]
+    assert mask(["background", "road", "car"])[[0, 10, 40], [0, 10, 40]].tolist() == [2, 1, 0]
+
+
+def test_a_category_called_background_may_be_class_0_of_another_name(tmp_path: Path) -> None:
+    annotated(tmp_path, [{"category": "background", "square": (0, 0, 16)}], ["background", "car"])
+    config = CocoConfig(root=str(tmp_path), categories={"background": "nothing"})
+    assert not opened(config, TaskConfig(name="multiclass", classes=["nothing", "car"])).sources["train"].read(0)[1].any()
+
+
+def test_an_image_of_two_splits_has_the_annotations_of_each(tmp_path: Path) -> None:
+    annotated(tmp_path, [{"category": "car", "square": (0, 0, 4)}], ["car"])
+    path = tmp_path / "annotations/val.json"
+    content = json.loads(path.read_text())
+    content |= {"images": [{"id": 1, "file_name": "train.png"}], "annotations": []}
+    path.write_text(json.dumps(content))
+    data = opened(CocoConfig(root=str(tmp_path), overlap="allow"), TaskConfig(name="binary", classes=["car"]))
+    assert [data.sources[split].read(0)[1].sum() for split in ("train", "val")] == [16, 0]
+    assert data.sources["train"].identity(0) != data.sources["val"].identity(0)
+
+
+def test_an_image_that_is_a_link_in_a_circle_is_told(tmp_path: Path) -> None:
+    coco(tmp_path, "runs")
+    (tmp_path / "images/3.png").unlink()
+    (tmp_path / "images/3.png").symlink_to("3.png")
+    with pytest.raises(UserError, match=r"train.json: .*3.png"):
+        opened(CocoConfig(root=str(tmp_path))).check()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import struct
+import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, ImageOps
 
 from segfocal.data.decoders import image_size, is_tiff
 from segfocal.data.faults import BadFileError
@@ -281,3 +284,149 @@ def test_masks_of_several_pages_or_deep_colours_are_refused(tmp_path: Path) -> N
     tifffile.imwrite(tmp_path / "deep.tif", np.full((4, 4, 3), 256, np.uint16), photometric="rgb")
     with pytest.raises(BadFileError, match="colours of uint16; 8 bit is expected"):
         read_mask(tmp_path / "deep.tif", colours=True)
+
+
+DEEP = np.random.default_rng(1).integers(0, 65536, (5, 7, 4), dtype=np.uint16)
+PNG_COLOURS = {1: 0, 2: 4, 3: 2, 4: 6}  # of so many channels, as PNG numbers them
+
+
+def chunk(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+def png(path: Path, rows: list[bytes], width: int, bits: int, channels: int, extra: bytes = b"") -> Path:
+    """Of kinds that Pillow does not write."""
+    header = struct.pack(">IIBBBBB", width, len(rows), bits, PNG_COLOURS[channels], 0, 0, 0)
+    pixels = zlib.compress(b"".join(b"\0" + row for row in rows))
+    chunks = [chunk(b"IHDR", header), extra, chunk(b"IDAT", pixels), chunk(b"IEND", b"")]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    return path
+
+
+def deep_png(path: Path, array: np.ndarray, extra: bytes = b"") -> Path:
+    return png(path, [row.astype(">u2").tobytes() for row in array], array.shape[1], 16, array.shape[2], extra)
+
+
+def test_deep_colours_in_png_are_read_in_full(tmp_path: Path) -> None:
+    clear = chunk(b"tRNS", struct.pack(">HHH", *DEEP[0, 0, :3].tolist()))
+    for extra in (b"", clear):
+        rgb = read_image(deep_png(tmp_path / "rgb.png", DEEP[..., :3], extra), 3)
+        assert rgb.dtype == np.float32
+        assert np.allclose(rgb, DEEP[..., :3] / 65535, atol=1e-7)
+    rgba = deep_png(tmp_path / "rgba.png", DEEP)
+    assert np.allclose(read_image(rgba, 4), DEEP / 65535, atol=1e-7)
+    assert np.allclose(read_image(rgba, 3), DEEP[..., :3] / 65535, atol=1e-7)
+    grey = deep_png(tmp_path / "la.png", DEEP[..., :2])
+    assert np.allclose(read_image(grey, 1), DEEP[..., :1] / 65535, atol=1e-6)
+    assert read_scaled(rgba, 3, None, 1, 2.0)[0].dtype == np.float32
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_ids_saved_as_deep_colour_are_kept(tmp_path: Path, channels: int) -> None:
+    ids = np.array([[0, 1, 3], [300, 1, 0]], np.uint16)
+    colour = np.dstack([ids] * channels)
+    if channels in (2, 4):
+        colour[..., -1] = 65535
+    assert np.array_equal(read_mask(deep_png(tmp_path / "a.png", colour)), ids)
+    cv2.imwrite(str(tmp_path / "b.png"), np.dstack([ids] * 3))
+    assert np.array_equal(read_mask(tmp_path / "b.png"), ids)
+
+
+def test_deep_png_that_is_colour_too_large_or_damaged_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = deep_png(tmp_path / "a.png", DEEP[..., :3])
+    with pytest.raises(BadFileError, match="a colour picture of 3 channels"):
+        read_mask(path)
+    with pytest.raises(BadFileError, match="colours of uint16; 8 bit is expected; save it with 8 bit a channel"):
+        read_mask(path, colours=True)
+    with pytest.raises(BadFileError, match="more than data.max_megapixels=1e-06"):
+        read_image(path, 3, max_megapixels=1e-6)
+    path.write_bytes(path.read_bytes()[:-60])
+    for read in (lambda path: read_image(path, 3), read_mask):
+        with pytest.raises(BadFileError, match=r"a.png: damaged"):
+            read(path)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_deep_png_that_opencv_cannot_decode_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = deep_png(tmp_path / "a.png", DEEP[..., :3])
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: None)
+    with pytest.raises(BadFileError, match=r"a.png: cannot be read as PNG of 16 bit; save it again, or as TIFF"):
+        read_image(path, 3)
+
+
+@pytest.mark.parametrize("turned", range(1, 10))
+def test_pictures_are_turned_as_pillow_turns_them(tmp_path: Path, turned: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = turned
+    Image.fromarray(RGB).save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as picture:
+        expected = np.asarray(ImageOps.exif_transpose(picture))
+    image = read_image(tmp_path / "a.png", 3, exif="apply")
+    assert np.array_equal(image, expected)
+    assert image.flags.c_contiguous
+    deep = deep_png(tmp_path / "b.png", RGB.astype(np.uint16) * 257, chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0")))
+    assert np.allclose(read_image(deep, 3, exif="apply"), expected / 255, atol=1e-7)
+
+
+def packed(ids: np.ndarray, bits: int) -> list[bytes]:
+    """Rows of so many bits a pixel."""
+    return [np.packbits((row[:, None] >> np.arange(bits)[::-1]) & 1).tobytes() for row in ids]
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_masks_of_few_bits_keep_their_ids(tmp_path: Path, bits: int) -> None:
+    ids = np.arange(2**bits, dtype=np.uint8).reshape(2, -1)
+    path = png(tmp_path / "a.png", packed(ids, bits), ids.shape[1], bits, 1)
+    shown = ids * (255 // (2**bits - 1))
+    assert np.array_equal(read_mask(path), ids)
+    assert np.array_equal(read_image(path, 1)[..., 0], shown)
+    assert np.array_equal(read_mask(path, colours=True)[..., 0], shown)
+
+
+@pytest.mark.parametrize("photometric", [0, 1])
+@pytest.mark.parametrize("bits", [2, 4])
+def test_tiff_masks_of_few_bits_keep_their_ids(tmp_path: Path, bits: int, photometric: int) -> None:
+    ids = np.arange(2**bits, dtype=np.uint8).reshape(2, -1)
+    rows = b"".join(packed(ids, bits))
+    tags = {256: ids.shape[1], 257: 2, 258: bits, 259: 1, 262: photometric, 273: 122, 277: 1, 278: 2, 279: len(rows)}
+    entries = b"".join(struct.pack("<HHII", tag, 4 if tag in (273, 279) else 3, 1, value) for tag, value in tags.items())
+    (tmp_path / "a.tif").write_bytes(struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(4) + rows)
+    assert np.array_equal(read_mask(tmp_path / "a.tif"), ids)
+    shown = ids * (255 // (2**bits - 1))
+    if photometric == 0:
+        assert np.array_equal(read_image(tmp_path / "a.tif", 1)[..., 0], 255 - shown)
+
+
+def test_colours_of_deep_grey_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 300]], np.uint16)).save(tmp_path / "a.png")
+    with pytest.raises(BadFileError, match=r"a.png: grey of 16 bit; colours of 8 bit are expected; name its numbers: 'data.label_map="):
+        read_mask(tmp_path / "a.png", colours=True)
+    assert read_mask(tmp_path / "a.png").tolist() == [[0, 300]]
+
+
+@pytest.mark.parametrize("size", [(1, 6), (6, 1), (1, 1)])
+@pytest.mark.parametrize("bands_first", [True, False])
+def test_tiff_of_a_single_line(tmp_path: Path, size: tuple[int, int], bands_first: bool) -> None:
+    colours = DEEP.astype(np.uint8).reshape(-1)[: size[0] * size[1] * 3].reshape(*size, 3)
+    array = np.moveaxis(colours, -1, 0) if bands_first else colours
+    planes = "separate" if bands_first else "contig"
+    tifffile.imwrite(tmp_path / "rgb.tif", array, photometric="rgb", planarconfig=planes)
+    tifffile.imwrite(tmp_path / "grey.tif", colours[..., 0])
+    assert np.array_equal(read_image(tmp_path / "rgb.tif", 3), colours)
+    assert np.array_equal(read_image(tmp_path / "grey.tif", 1), colours[..., :1])
+    assert np.array_equal(read_mask(tmp_path / "grey.tif"), colours[..., 0])
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_a_mask_where_white_is_0_keeps_its_numbers(tmp_path: Path, dtype: str, compression: str | None) -> None:
+    ids = np.array([[0, 1, 3]], dtype)
+    tifffile.imwrite(tmp_path / "a.tif", ids, photometric="miniswhite", compression=compression)
+    assert read_mask(tmp_path / "a.tif").tolist() == [[0, 1, 3]]
+
+
+def test_a_mask_where_white_is_0_keeps_its_numbers_where_pillow_has_to_read_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.array([[0, 1, 3]], np.uint8), photometric="miniswhite")
+    monkeypatch.delattr(tifffile.TiffFile, "asarray")  # as for LZW without another package
+    assert read_mask(tmp_path / "a.tif").tolist() == [[0, 1, 3]]
+    assert read_mask(tmp_path / "a.tif", colours=True)[0, :, 0].tolist() == [255, 254, 252]

@@ -46,6 +46,12 @@ def test_a_map_may_be_a_text() -> None:
     assert FolderConfig(root="x", label_map="0-127:0, 128-255:1,else:ignore").label_map == {"0-127": 0, "128-255": 1, "else": "ignore"}
 
 
+@pytest.mark.parametrize("key", ["1", "0-0-0", "else"])
+def test_a_text_does_not_say_a_key_twice(key: str) -> None:
+    with pytest.raises(ValueError, match=f"data.label_map: {key} is said twice"):
+        FolderConfig(root="x", label_map=f"{key}:0, {key} :1")
+
+
 def test_colours_are_looked_up_whole() -> None:
     colours = np.array([[[0, 0, 0], [128, 0, 0], [0, 0, 128], [1, 2, 3]]], np.uint8)
     labels = LabelMap(SIGNS, {"0-0-0": 0, "128-0-0": 1, "1-2-3": "ignore", "0-0-128": 1})
@@ -76,6 +82,7 @@ WRONG = {
     "no colour": ({"256-0-0": 0}, "256-0-0: the parts of a colour go from 0 to 255"),
     "mixed": ({"1-0-0": 0, 3: 1}, "has colours and values: a mask holds one or the other"),
     "twice": ({"0-127": 0, 100: 1}, "100 is said twice"),
+    "colour twice": ({"0-0-7": 0, "0-0-07": 1}, "0-0-07 is said twice"),
 }
 
 

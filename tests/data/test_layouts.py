@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -179,3 +180,17 @@ def test_what_is_read_otherwise_is_kept_apart(tmp_path: Path, what: str) -> None
     one = opened(FolderConfig(root=str(tmp_path)))
     other = opened(FolderConfig(root=str(tmp_path), **settings), TaskConfig(**{"name": "binary", "classes": ["blob"], **task}))
     assert one.sources["train"].settings != other.sources["train"].settings
+
+
+@pytest.mark.parametrize("name", ["stra\u00dfe_\u00e9", "odd_\udcff_\u00e9"])
+def test_accents_taken_apart_by_macos_are_the_same_name(tmp_path: Path, name: str) -> None:
+    apart = unicodedata.normalize("NFD", name)
+    for number, (image, mask) in enumerate(SAMPLES[:4]):
+        save(tmp_path / f"images/{apart}{number}.png", image)
+        save(tmp_path / f"masks/{name}{number}.png", mask)
+    data = opened(FolderConfig(root=str(tmp_path), fractions=[0.5, 0.5, 0], stratify=False))
+    assert not data.sources.faults
+    assert sorted(item for found in names(data).values() for item in found) == [f"{apart}{number}" for number in range(4)]
+    save(tmp_path / f"images/{name}0.png", SAMPLES[4][0])
+    with pytest.raises(UserError, match="are the same sample; keep one"):
+        opened(FolderConfig(root=str(tmp_path), stratify=False)).check()

@@ -54,6 +54,7 @@ BAD_TABLES = {
     "semicolons": (edited(lambda text: text.replace(",", ";")), "columns are parted by ';', where a comma is expected"),
     "no rows": (edited(lambda text: text.splitlines()[0]), "has no rows"),
     "two of a name": (edited(lambda text: text.replace("split", "mask", 1)), "two columns of the same name"),
+    "two of a name but for blanks": (edited(lambda text: text.replace("split", " mask", 1)), "two columns of the same name"),
     "a long name": (edited(lambda text: text.replace("img/3.png", "x" * 300)), "line 5: xxxx"),
     "no text": (lambda file: file.write_bytes(b"\xff\xfe\x00image"), "cannot be read as csv"),
 }
@@ -93,3 +94,17 @@ def test_a_table_of_objects_has_a_line_an_object_whatever_is_in_its_texts(tmp_pa
     file.write_text(file.read_text(encoding="utf-8").replace("{", "[", 1), encoding="utf-8")
     with pytest.raises(UserError, match="cannot be read as jsonl: line 1: "):
         opened(ManifestConfig(file=str(file)))
+
+
+def test_a_link_in_a_circle_is_told_with_its_line(tmp_path: Path) -> None:
+    file = manifest(tmp_path, split=SPLIT.__getitem__)
+    (tmp_path / "img/3.png").unlink()
+    (tmp_path / "img/3.png").symlink_to("3.png")
+    with pytest.raises(UserError, match="line 5: img/3.png"):
+        opened(ManifestConfig(file=str(file))).check()
+
+
+def test_blanks_around_the_values_of_objects_do_not_count(tmp_path: Path) -> None:
+    file = manifest(tmp_path, split=SPLIT.__getitem__).with_suffix(".jsonl")
+    file.write_text(file.read_text().replace('"train"', '" train "').replace('"img/0.png"', '"img/0.png "'))
+    assert names(opened(ManifestConfig(file=str(file))))["train"][0] == "img/0.png"
