@@ -52,9 +52,10 @@ class ProcessLauncher(Launcher):
 
         def queue_of(record: Record, config: SweepConfig) -> Queue:
             asked.extend(record.add(self.key_of(overrides), overrides) for overrides in lines)
-            left = [job for job in asked if job.state != "finished" and (config.retry_failed or job.state != "failed")]
-            if len(left) < len(asked):
-                print(f"{len(asked) - len(left)} of {len(asked)} jobs have ended before, in {shown_path(record.directory)}", flush=True)
+            jobs = list({job.number: job for job in asked}.values())  # lr=1e-3,0.001 is one job, said twice
+            left = [job for job in jobs if job.state != "finished" and (config.retry_failed or job.state != "failed")]
+            if len(left) < len(jobs):
+                print(f"{len(jobs) - len(left)} of {len(jobs)} jobs have ended before, in {shown_path(record.directory)}", flush=True)
             return Queue(left)
 
         self.run(queue_of, swept_keys(lines))

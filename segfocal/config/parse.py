@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -64,7 +64,10 @@ def mistakes(schema: type, config_name: str, overrides: list[str], look: Callabl
     wrong = hydrakeys.refused(parsed, config_name in RUN_BY_HYDRA)
     problems += wrong.values()
     parsed = [item for place, item in enumerate(parsed) if place not in wrong]
-    problems += load_plugins(_named_plugins(parsed), {item.key_or_group: _values(item) for item in parsed})
+    said, unclear = _said(parsed)
+    problems += unclear.values()
+    parsed = [item for place, item in enumerate(parsed) if place not in unclear]
+    problems += load_plugins(_named_plugins(parsed), said)
     for item in [item for item in parsed if item.key_or_group == launchers.GROUP]:
         if missing := launchers.prepare(str(item.value())):
             problems += missing
@@ -134,10 +137,26 @@ def _parse_overrides(overrides: list[str]) -> tuple[list[Override], list[str]]:
     parsed, problems = [], []
     for override in overrides:
         try:
-            parsed += parser.parse_overrides([override])
+            (item,) = parser.parse_overrides([override])
         except HydraException:
             problems.append(f"{override}: not of the form key=value {_quoted(override)}")
+            continue
+        if item.key_or_group:
+            parsed.append(item)
+        else:
+            problems.append(f"{override}: not of the form key=value: there is no key")
     return parsed, problems
+
+
+def _said(overrides: list[Override]) -> tuple[dict[str, list[str]], dict[int, str]]:
+    """What each key is given; a line for each override whose values cannot be told, by its place."""
+    said, problems = {}, {}
+    for place, item in enumerate(overrides):
+        try:
+            said[item.key_or_group] = values_of(item)
+        except (HydraException, ValueError) as error:
+            problems[place] = f"{item.input_line}: {first_line(error, 500)}"
+    return said, problems
 
 
 def _quoted(override: str) -> str:
@@ -162,12 +181,28 @@ def _torn(overrides: list[Override]) -> list[str]:
     ]
 
 
-def _values(override: Override) -> list[str]:
-    """What an override says, or each of what a sweep says; of an interval, its ends."""
-    value = override.value()
+def values_of(override: Override) -> list[str]:
+    """What an override says, or each of what a sweep says; of an interval, its ends.
+
+    Raises:
+        ValueError: there are none, no end of them, or they are a pattern's.
+        HydraException: Hydra cannot tell.
+    """
+    value: Any = override.value()
     if isinstance(value, IntervalSweep):
         return [repr(value.start), repr(value.end)]
-    return list(override.sweep_string_iterator()) if override.is_sweep_override() else [str(override.value())]
+    if isinstance(value, Glob):
+        raise ValueError("a glob is not taken: list the options with commas, as in loss=ce,focal")
+    if isinstance(value, RangeSweep) and value.step == 0:
+        raise ValueError("a range has a step other than 0, as in range(1,8,2)")
+    if not override.is_sweep_override():
+        return [str(value)]
+    values = list(override.sweep_string_iterator())
+    if not values and isinstance(value, RangeSweep):
+        raise ValueError(
+            f"the range is empty: it starts at {value.start}, ends before {value.stop} and steps by {value.step}; range(1,4) is 1,2,3"
+        )
+    return values
 
 
 def _named_plugins(overrides: list[Override]) -> list[str]:
@@ -182,7 +217,7 @@ def _jobs(overrides: list[Override]) -> Iterator[list[Override]]:
     for override in overrides:
         if override.is_sweep_override():
             key = override.get_key_element()
-            choices.append([f"{key}={value}" for value in _values(override)])
+            choices.append([f"{key}={value}" for value in values_of(override)])
         else:
             choices.append([override.input_line or ""])
     for job in itertools.product(*choices):

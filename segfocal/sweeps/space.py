@@ -11,6 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException
 
+from segfocal.config.parse import values_of
 from segfocal.config.sweep import Conditional
 from segfocal.errors import UserError, first_line
 from segfocal.nearest import did_you_mean
@@ -26,12 +27,14 @@ Number = int | float
 class Parameter:
     """
     Args:
-        key: of the configuration.
+        key: of the configuration; of a group, with the package it is put into.
         choices: values as they are typed; none where it is a range.
         low, high: of a range, both included; whole numbers where both are.
         step: of a range; None: any value.
         log: whether a range is searched by its logarithm.
         when: what has to be chosen for there to be this parameter, each one of several values.
+        steps: the values of a range with a step, as Hydra counts them: a sum of floats is not 0.3, but next to it.
+        prefix: what stands before the key on a command line, as the + of a key that there is not yet.
     """
 
     key: str
@@ -41,6 +44,8 @@ class Parameter:
     step: Number | None = None
     log: bool = False
     when: dict[str, list[str]] = field(default_factory=dict)
+    steps: list[Number] = field(default_factory=list)
+    prefix: str = ""
 
     def is_there(self, chosen: dict[str, str]) -> bool:
         """Whether there is this parameter where others have these values."""
@@ -52,7 +57,8 @@ class Parameter:
             return str(trial.suggest_categorical(self.key, self.choices))
         if isinstance(self.low, int) and isinstance(self.high, int):
             return str(trial.suggest_int(self.key, self.low, self.high, step=int(self.step or 1), log=self.log))
-        return repr(trial.suggest_float(self.key, self.low, self.high, step=self.step, log=self.log))
+        drawn = trial.suggest_float(self.key, self.low, self.high, step=self.step, log=self.log)
+        return repr(min(self.steps, key=lambda value: abs(value - drawn)) if self.steps else drawn)
 
     def holds(self, value: Any) -> bool:
         """Whether a value of another study is one of these."""
@@ -69,13 +75,12 @@ class Parameter:
         """
         if self.choices:
             return self.choices
-        if self.step is None:
+        if not self.steps:
             raise UserError(
                 f"sweep.space: {self.key}: any value between two is for a search: sweep.sampler=tpe; a grid takes range(1,8) and values "
                 "with commas"
             )
-        count = round((self.high - self.low) / self.step) + 1
-        return [repr(self.low + place * self.step) for place in range(count)]
+        return [repr(value) for value in self.steps]
 
     def ends(self) -> list[str]:
         """The values between which all others lie; every one where they are named."""
@@ -142,7 +147,8 @@ class Space:
         return jobs
 
     def _line(self, chosen: dict[str, str]) -> list[str]:
-        return [*self.fixed, *(f"{key}={value}" for key, value in chosen.items())]
+        prefixes = {parameter.key: parameter.prefix for parameter in self.parameters}
+        return [*self.fixed, *(f"{prefixes[key]}{key}={value}" for key, value in chosen.items())]
 
     def corners(self) -> list[list[str]]:
         """Command lines in which the ends of every range and every choice occur."""
@@ -158,7 +164,8 @@ class Space:
 
     def plain(self) -> list[dict[str, Any]]:
         """What two studies of the same space have in common."""
-        return [asdict(parameter) for parameter in self.parameters]
+        shared = [asdict(parameter) for parameter in self.parameters]
+        return [{name: value for name, value in each.items() if name not in ("steps", "prefix")} for each in shared]
 
 
 def read_space(said: dict[str, str | Conditional | None], overrides: Sequence[str]) -> Space:
@@ -171,7 +178,7 @@ def read_space(said: dict[str, str | Conditional | None], overrides: Sequence[st
     Raises:
         UserError: with a line for each mistake.
     """
-    given = {item.key_or_group: item for item in OverridesParser.create().parse_overrides(list(overrides))}
+    given = {_key(item): item for item in OverridesParser.create().parse_overrides(list(overrides))}
     alone = {key: _said(item) for key, item in given.items() if not item.is_sweep_override()}
     problems: list[str] = []
     parameters: dict[str, Parameter] = {}
@@ -184,11 +191,11 @@ def read_space(said: dict[str, str | Conditional | None], overrides: Sequence[st
         try:
             parameter = _parameter(given.get(key) or _parsed(key, _values(entry)), bool(when))
             open_conditions = _conditions(when, parameters, given)
-        except ValueError as error:
-            problems.append(f"{place}: {error}")
+        except (HydraException, ValueError) as error:
+            problems.append(f"{place}: {first_line(error, 500)}")
             continue
         if open_conditions is not None:
-            parameters[key] = parameter
+            parameters[parameter.key] = parameter
             parameter.when = open_conditions
     if not parameters and not problems:
         problems.append(
@@ -197,6 +204,10 @@ def read_space(said: dict[str, str | Conditional | None], overrides: Sequence[st
     if problems:
         raise UserError("\n".join(problems))
     return Space(list(parameters.values()), [item.input_line or "" for item in given.values() if not item.is_sweep_override()])
+
+
+def _key(item: Override) -> str:
+    return item.get_key_element().lstrip("+~")
 
 
 def _said(item: Override) -> str:
@@ -215,23 +226,23 @@ def _parsed(key: str, values: str) -> Override:
 
 
 def _parameter(item: Override, conditional: bool) -> Parameter:
-    value, key = item.value(), item.key_or_group
+    value, key = item.value(), _key(item)
+    choices = values_of(item)
+    prefix = item.get_key_element().removesuffix(key)
     log = isinstance(value, IntervalSweep | RangeSweep) and "log" in value.tags
     if isinstance(value, IntervalSweep):
         assert value.start is not None and value.end is not None
-        return _range(Parameter(key, low=value.start, high=value.end, log=log))
+        return _range(Parameter(key, low=value.start, high=value.end, log=log, prefix=prefix))
     if isinstance(value, RangeSweep):
         numbers: list[Number] = list(value.range())
-        if not numbers:
-            raise ValueError("the range is empty")
         if log:
             raise ValueError("a range of steps has no logarithm: tag(log,interval(...)), or int(interval(...)) for whole numbers")
-        return _range(Parameter(key, low=numbers[0], high=numbers[-1], step=value.step))
+        return _range(Parameter(key, low=numbers[0], high=numbers[-1], step=value.step, steps=numbers, prefix=prefix))
     if not item.is_sweep_override() and conditional:
-        return Parameter(key, choices=[_said(item)])
+        return Parameter(key, choices=[_said(item)], prefix=prefix)
     if not item.is_sweep_override():
         raise ValueError("one value alone: interval(0,5), range(1,8), or several with commas")
-    return Parameter(key, choices=list(dict.fromkeys(item.sweep_string_iterator())))
+    return Parameter(key, choices=list(dict.fromkeys(choices)), prefix=prefix)
 
 
 def _range(parameter: Parameter) -> Parameter:

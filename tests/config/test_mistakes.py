@@ -65,6 +65,16 @@ MISTAKES = [
         ["not of the form key=value (keys in braces are written without quotes: 'data.label_map={0:0,255:1}')"],
     ),
     (["data=folder", "data.group=_(.+)"], ["data.group=_(.+): not of the form key=value", "quoted twice: \"data.group='_(.+)'\""]),
+    (
+        ["seed=range(4,1)", "loss=focl"],
+        ["seed=range(4,1): the range is empty: it starts at 4, ends before 1 and steps by 1; range(1,4) is 1,2,3", "loss=focl: no such"],
+    ),
+    (["optimizer.lr=range(0.5,0.1,0.1)"], ["optimizer.lr=range(0.5,0.1,0.1): the range is empty"]),
+    (["seed=range(1,8,0)", "loss=focl"], ["seed=range(1,8,0): a range has a step other than 0, as in range(1,8,2)", "loss=focl: no such"]),
+    (["optimizer.lr=range(1,8,0.0)"], ["optimizer.lr=range(1,8,0.0): a range has a step other than 0"]),
+    (["loss=glob(*)"], ["loss=glob(*): a glob is not taken: list the options with commas, as in loss=ce,focal"]),
+    (["=3", "loss=focl"], ["=3: not of the form key=value: there is no key", "loss=focl: no such option"]),
+    (["+=3"], ["+=3: not of the form key=value: there is no key"]),
 ]
 
 

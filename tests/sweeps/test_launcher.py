@@ -112,6 +112,19 @@ def test_the_rest_finish_and_the_same_command_finishes_what_died(sweep: Sweep, t
     assert seen(tmp_path, "3-2")["ckpt"] is None  # a run that failed starts afresh
 
 
+@pytest.mark.parametrize("launcher", ["processes", "basic"])
+def test_a_job_that_is_said_twice_runs_once(spawned_sweep: Sweep, tmp_path: Path, launcher: str) -> None:
+    command = ("loss.gamma=1e-1,0.1,0", f"hydra/launcher={launcher}", "sweep.jobs=2")
+    done = spawned_sweep(*command)
+    assert done.code == 0, done.err
+    assert {gamma: (job["state"], job["attempts"]) for gamma, job in jobs(tmp_path).items()} == {
+        "0.1": ("finished", 1),
+        "0": ("finished", 1),
+    }
+    assert sorted(path.parent.name for path in directory(tmp_path).glob("*/seen.json")) == ["0", "1"]
+    assert "2 of 2 jobs have ended before" in spawned_sweep(*command).out
+
+
 def test_failed_jobs_can_be_left_alone(sweep: Sweep, tmp_path: Path) -> None:
     assert sweep("loss.gamma=0,5", TINY_FAULTS="raise:5").code == 1
     again = sweep("loss.gamma=0,5", "sweep.retry_failed=false")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.trial import TrialState
 
 from segfocal import checkpoint as checkpoints
@@ -161,6 +162,28 @@ def test_a_grid_has_the_combinations_that_there_are() -> None:
         read_space({"loss.gamma": "interval(0,5)"}, []).grid()
 
 
+def test_a_range_of_floats_has_the_values_that_hydra_gives_it() -> None:
+    override = "sampling.share=range(0,1,0.1)"
+    hydras = [f"sampling.share={value}" for value in OverridesParser.create().parse_override(override).sweep_string_iterator()]
+    assert hydras[3] == "sampling.share=0.3" != f"sampling.share={3 * 0.1}"
+    space = read_space({}, [override])
+    assert space.grid() == [[line] for line in hydras]
+    for share in (3 * 0.1, 0.3):  # whichever Optuna comes to
+        trial = optuna.trial.FixedTrial({"sampling.share": share})
+        assert space.overrides(lambda parameter, trial=trial: parameter.suggest(trial)) == ["sampling.share=0.3"]  # type: ignore[misc]
+    assert [set(each) for each in space.plain()] == [{"key", "choices", "low", "high", "step", "log", "when"}]  # as older studies have it
+
+
+def test_the_space_keeps_the_plus_and_the_package_of_a_key() -> None:
+    given = ["loss=ce", "loss@other=focal,dice", "+data.categories.x=a,b", "++data.n=range(0,2)"]
+    space = read_space({"data.categories.x": "c,d"}, given)
+    assert [parameter.key for parameter in space.parameters] == ["loss@other", "data.n", "data.categories.x"]
+    assert space.grid()[0] == ["loss=ce", "loss@other=focal", "++data.n=0", "+data.categories.x=a"]
+    assert len(space.grid()) == 8
+    assert space.one_at_a_time()[1] == ["loss=ce", "loss@other=dice", "++data.n=0", "+data.categories.x=a"]
+    assert ["loss=ce", "loss@other=focal", "++data.n=1", "+data.categories.x=a"] in space.corners()
+
+
 def test_null_leaves_a_parameter_of_the_space_out() -> None:
     said: dict[str, str | Conditional | None] = {"loss": "ce,dice", "optimizer.lr": None, "augment": None}
     assert read_space(said, ["augment=auto,none"]).grid() == [
@@ -202,6 +225,9 @@ def test_one_value_is_changed_at_a_time_with_every_seed() -> None:
         ({}, "optimizer.lr=tag(log,interval(0,1))", "optimizer.lr=tag(log,interval(0,1)): a logarithm wants a lower end above 0, not 0"),
         ({}, "seed=tag(log,range(1,9))", "seed=tag(log,range(1,9)): a range of steps has no logarithm"),
         ({}, "seed=range(3,3)", "seed=range(3,3): the range is empty"),
+        ({"seed": "range(1,8,0)"}, "out=x", "sweep.space: seed: range(1,8,0): a range has a step other than 0"),
+        ({"optimizer.lr": "range(1,8,0.0)"}, "out=x", "sweep.space: optimizer.lr: range(1,8,0.0): a range has a step other than 0"),
+        ({"loss": "glob(*)"}, "out=x", "sweep.space: loss: glob(*): a glob is not taken: list the options with commas"),
         ({}, "seed=3", "sweep.space: nothing is varied"),
         ({"loss.gamma": "2"}, "seed=3", "sweep.space: loss.gamma: 2: one value alone"),
         ({"loss.gamma": "interval(0"}, "seed=3", "sweep.space: loss.gamma: interval(0: not of Hydra's grammar"),
