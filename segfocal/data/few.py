@@ -10,6 +10,7 @@ from segfocal.data.scan import measured
 from segfocal.data.source import Array, Source
 
 LOOKED_AT = 200  # samples, for a class that the few do not show
+AT_ONCE = 16  # of them, spread over the split as well: where every class is found the rest need not be read
 
 
 class Few:
@@ -52,15 +53,17 @@ def few(source: Source, limit: int, task: TaskConfig) -> Few:
         return Few(source, places)
     chosen = _classes(source, places, task)
     shown = Counter(label for labels in chosen.values() for label in labels)
-    others = _classes(source, wider, task) if len(shown) < task.num_classes else {}
-    for place, labels in others.items():
-        spared = next(
-            (old for old in sorted(chosen, reverse=True) if all(shown[label] > 1 or label in labels for label in chosen[old])), None
-        )
-        if spared is not None and not labels <= (+shown).keys():
-            shown.subtract(chosen.pop(spared))
-            shown.update(labels)
-            chosen[place] = labels
+    parts = -(-len(wider) // AT_ONCE)
+    for part in range(parts):
+        others = _classes(source, wider[part::parts], task) if len(+shown) < task.num_classes else {}
+        for place, labels in others.items():
+            spared = next(
+                (old for old in sorted(chosen, reverse=True) if all(shown[label] > 1 or label in labels for label in chosen[old])), None
+            )
+            if spared is not None and not labels <= (+shown).keys():
+                shown.subtract(chosen.pop(spared))
+                shown.update(labels)
+                chosen[place] = labels
     return Few(source, sorted(chosen))
 
 

@@ -112,9 +112,8 @@ def test_the_rest_finish_and_the_same_command_finishes_what_died(sweep: Sweep, t
     assert seen(tmp_path, "3-2")["ckpt"] is None  # a run that failed starts afresh
 
 
-@pytest.mark.parametrize("launcher", ["processes", "basic"])
-def test_a_job_that_is_said_twice_runs_once(spawned_sweep: Sweep, tmp_path: Path, launcher: str) -> None:
-    command = ("loss.gamma=1e-1,0.1,0", f"hydra/launcher={launcher}", "sweep.jobs=2")
+def test_a_job_that_is_said_twice_runs_once(spawned_sweep: Sweep, tmp_path: Path) -> None:
+    command = ("loss.gamma=1e-1,0.1,0", "sweep.jobs=2")
     done = spawned_sweep(*command)
     assert done.code == 0, done.err
     assert {gamma: (job["state"], job["attempts"]) for gamma, job in jobs(tmp_path).items()} == {
