@@ -6,7 +6,7 @@ from collections import Counter
 
 from segfocal.config.task import TaskConfig
 from segfocal.data.measure import SampleStats
-from segfocal.data.scan import measured
+from segfocal.data.scan import measured, spread
 from segfocal.data.source import Array, Source
 
 LOOKED_AT = 200  # samples, for a class that the few do not show
@@ -48,7 +48,7 @@ def few(source: Source, limit: int, task: TaskConfig) -> Few:
     Where they show nothing of a class, the last that can be spared give way to others that do: files are often sorted by what is in them, and
     what is rare is in few.
     """
-    places, wider = _spread(len(source), limit), _spread(len(source), LOOKED_AT)
+    places, wider = spread(len(source), limit), spread(len(source), LOOKED_AT)
     if limit >= len(wider):
         return Few(source, places)
     chosen = _classes(source, places, task)
@@ -65,11 +65,6 @@ def few(source: Source, limit: int, task: TaskConfig) -> Few:
                 shown.update(labels)
                 chosen[place] = labels
     return Few(source, sorted(chosen))
-
-
-def _spread(length: int, count: int) -> list[int]:
-    count = min(length, count)
-    return [number * length // count for number in range(count)]
 
 
 def _classes(source: Source, places: list[int], task: TaskConfig) -> dict[int, set[int]]:

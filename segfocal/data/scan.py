@@ -64,7 +64,7 @@ def scan(sources: Sources, task: TaskConfig, where: str, check: Check = "fast", 
         check: `full` reads those samples, too, that have not changed since they were last measured; `off` no more than a few of each split.
         overlap: an image may be in two splits.
     """
-    rows = {split: _spread(len(source), FEW if check == "off" else len(source)) for split, source in sources.items()}
+    rows = {split: spread(len(source), FEW if check == "off" else len(source)) for split, source in sources.items()}
     found = iter(measured([(source, row) for split, source in sources.items() for row in rows[split]], task, check == "full"))
     stats, faults = {}, []
     for split, source in sources.items():
@@ -79,7 +79,7 @@ def scan(sources: Sources, task: TaskConfig, where: str, check: Check = "fast", 
     return Scan(stats, sources.faults, faults, [] if overlap else shared_images(sources, stats, where))
 
 
-def _spread(length: int, most: int) -> list[int]:
+def spread(length: int, most: int) -> list[int]:
     """So many places, from the first to the last."""
     return list(range(length)) if length <= most else [place * length // most for place in range(most)]
 
