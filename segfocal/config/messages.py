@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from segfocal.config.schema import REGISTRIES
-from segfocal.nearest import did_you_mean
+from segfocal.nearest import did_you_mean, nearest
 
 # What pydantic adds to the place of an error to say which member of a union it tried.
 UNION_MEMBER = re.compile(r"\[|\]|^(float|int|str|bool|none|literal|constrained-.*|nullable.*|Conditional)$")
@@ -76,17 +76,15 @@ def _nearest_key(place: tuple[Any, ...], plain: Any) -> str:
     siblings = plain
     for part in place[:-1]:
         siblings = siblings[part]
-    if having := _options_with(place):
+    name, options = str(place[-1]), _keys_of_options(place)
+    if having := [option for option, keys in options.items() if name in keys]:
         return f" of this option; it is one of {place[0]}={', '.join(having)}"
-    known = [str(key) for key in siblings if key != place[-1]] if isinstance(siblings, Mapping) else []
-    said = did_you_mean(str(place[-1]), known)
-    elsewhere = did_you_mean(str(place[-1]), {key for keys in _keys_of_options(place).values() for key in keys}, most=0)
-    return said if said.startswith("; did you mean") or not elsewhere else elsewhere
-
-
-def _options_with(place: tuple[Any, ...]) -> list[str]:
-    """The other options of a group that have a key."""
-    return [name for name, keys in _keys_of_options(place).items() if place[-1] in keys]
+    known = [str(key) for key in siblings if key != name] if isinstance(siblings, Mapping) else []
+    elsewhere = nearest(name, {key for keys in options.values() for key in keys})
+    if nearest(name, known) or not elsewhere:
+        return did_you_mean(name, known)
+    having = [option for option, keys in options.items() if elsewhere[0] in keys]
+    return f"; did you mean {elsewhere[0]}, of {place[0]}={' or '.join(having)}?"
 
 
 def _keys_of_options(place: tuple[Any, ...]) -> dict[str, set[str]]:

@@ -14,7 +14,7 @@ from segfocal.config.task import TaskConfig
 from segfocal.data.assemble import sources_of
 from segfocal.data.coco_masks import BACKGROUND, CocoMasks, CocoSample
 from segfocal.data.faults import Fault, counted
-from segfocal.data.files import Listing, Sample
+from segfocal.data.files import Listing, Sample, below
 from segfocal.data.folder import existing_root
 from segfocal.data.source import Sources
 from segfocal.data.splits import SPLITS, named
@@ -130,7 +130,7 @@ def _samples(content: dict[str, Any], folder: Path, path: Path, faults: list[Fau
         )
     for image in content["images"]:
         try:
-            file = _file(folder, image["file_name"])
+            file = below(folder, image["file_name"])
         except ValueError as error:
             faults.append(Fault(str(path), str(error), mend="data.images names the folder"))
             continue
@@ -146,17 +146,3 @@ def _samples(content: dict[str, Any], folder: Path, path: Path, faults: list[Fau
         size = (image.get("height"), image.get("width"))
         samples.append(CocoSample(name, file, annotations=[{**item, "size": size} for item in drawn]))
     return samples
-
-
-def _file(folder: Path, name: str) -> Path:
-    """A file below the folder; raises ValueError for one that is not there, or elsewhere: `..`, a link, an absolute path."""
-    path = folder / name
-    try:
-        inside, there = path.resolve().is_relative_to(folder.resolve()), path.is_file()
-    except (OSError, RuntimeError, ValueError) as error:  # too long, links in a circle, signs that no name may have
-        raise ValueError(f"file_name {name[:60]!r} names no file ({getattr(error, 'strerror', None) or error})") from None
-    if not inside:
-        raise ValueError(f"{name} is not below {folder}")
-    if not there:
-        raise ValueError(f"{name or 'an empty file_name'} is not in {folder}")
-    return path

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -36,17 +38,25 @@ def image_size(path: Path, exif: str | None = None) -> tuple[int, int]:
     """Height and width, from the header alone."""
     check_regular(path)
     if is_tiff(path):
-        try:
-            with tifffile.TiffFile(path) as file:
-                page = file.pages[0]
-                return int(page.imagelength), int(page.imagewidth)  # type: ignore[union-attr]  # a frame has them too
-        except Exception as error:
-            raise BadFileError(path, f"cannot be read as TIFF ({_short(error)})") from None
+        with damage_of(path, "cannot be read as TIFF"), tifffile.TiffFile(path) as file:
+            page = file.pages[0]
+            return int(page.imagelength), int(page.imagewidth)  # type: ignore[union-attr]  # a frame has them too
     with open_picture(path, float("inf"), header_only=True) as image:
         width, height = image.size
         if exif == "apply" and orientation(image, path) >= 5:  # quarter turns
             return width, height
         return height, width
+
+
+@contextmanager
+def damage_of(path: Path, what: str = "damaged") -> Iterator[None]:
+    """Whatever a decoder meets is said of the file, but for memory that runs out."""
+    try:
+        yield
+    except (BadFileError, MemoryError):
+        raise
+    except Exception as error:
+        raise BadFileError(path, f"{what} ({_short(error)})") from None
 
 
 def file_identity(path: Path) -> str:
@@ -76,26 +86,20 @@ def is_tiff(path: Path, numbers: bool = False) -> bool:
         with path.open("rb") as file:
             if file.read(4) not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
                 return False
-        with tifffile.TiffFile(path) as tiff:
-            page = tiff.pages[0]
-            if numbers and page.photometric == WHITE_IS_ZERO and _turned(page):  # type: ignore[union-attr,arg-type]
-                return False
-            shown = AS_SHOWN[1:] if numbers else AS_SHOWN
-            return page.photometric not in shown and page.bitspersample != 1  # type: ignore[union-attr]  # a frame has them too
     except OSError as error:
         raise BadFileError(path, str(error.strerror)) from None
-    except Exception as error:  # whatever tifffile meets
-        raise BadFileError(path, f"cannot be read as TIFF ({_short(error)})") from None
+    with damage_of(path, "cannot be read as TIFF"), tifffile.TiffFile(path) as tiff:
+        page = tiff.pages[0]
+        if numbers and page.photometric == WHITE_IS_ZERO and _turned(page):  # type: ignore[union-attr,arg-type]
+            return False
+        shown = AS_SHOWN[1:] if numbers else AS_SHOWN
+        return page.photometric not in shown and page.bitspersample != 1  # type: ignore[union-attr]  # a frame has them too
 
 
 def orientation(image: Image.Image, path: Path) -> int:
     """Of the EXIF tag; 1 is upright."""
-    try:
+    with damage_of(path):  # PNG may have it at its end, which may be missing
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except MemoryError:
-        raise
-    except Exception as error:  # PNG may have it at its end, which may be missing
-        raise BadFileError(path, f"damaged ({_short(error)})") from None
 
 
 def jpeg(path: Path, image: Image.Image) -> Array | None:
@@ -156,10 +160,8 @@ def upright(array: Array, turned: int) -> Array:
 def open_picture(path: Path, max_megapixels: float, header_only: bool = False) -> Image.Image:
     if path.stat().st_size == 0:
         raise BadFileError(path, "an empty file")
-    try:
+    with damage_of(path, "cannot be read as an image"):
         image = Image.open(path)
-    except Exception as error:  # Pillow's plug-ins raise whatever they meet
-        raise BadFileError(path, f"cannot be read as an image ({_short(error)})") from None
     try:
         check_megapixels(path, image.size, max_megapixels)
         check_upright(image, path)
@@ -192,14 +194,13 @@ def check_upright(image: Image.Image, path: Path) -> None:
 def load(image: Image.Image, path: Path, needed: tuple[int, int] | None = None) -> None:
     """Decode; raises BadFileError for what is damaged. JPEG no larger than needed: by halves, and no smaller than that width and height."""
     try:
-        if needed is not None:
-            image.draft(None, needed)
-        image.load()
-    except MemoryError:
-        raise
-    except Exception as error:  # truncated data is found here
+        with damage_of(path):  # truncated data is found here
+            if needed is not None:
+                image.draft(None, needed)
+            image.load()
+    except BadFileError:
         image.close()
-        raise BadFileError(path, f"damaged ({_short(error)})") from None
+        raise
 
 
 def read_tiff(path: Path, max_megapixels: float, exif: str | None = "ignore", numbers: bool = False) -> Array:

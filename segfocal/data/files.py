@@ -35,6 +35,20 @@ class Sample:
     group: str | None = None
 
 
+def below(folder: Path, name: str) -> Path:
+    """The file that a list names; raises ValueError for one that is not there, or not below the folder: `..`, a link, an absolute path."""
+    path = folder / name
+    try:
+        inside, there = path.resolve().is_relative_to(folder.resolve()), path.is_file()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, links in a circle (before Python 3.13), signs that no name may have
+        raise ValueError(f"{name[:60]!r} names no file ({getattr(error, 'strerror', None) or error})") from None
+    if not inside:
+        raise ValueError(f"{name} is not below {folder}")
+    if not there:
+        raise ValueError(f"{name or 'an empty name'}: no such file below {folder}")
+    return path
+
+
 class Masks(Protocol):
     """Where the masks of samples come from."""
 

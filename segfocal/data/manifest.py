@@ -11,7 +11,7 @@ from segfocal.config.layouts import ManifestConfig
 from segfocal.config.task import TaskConfig
 from segfocal.data.assemble import sources_of
 from segfocal.data.faults import Fault
-from segfocal.data.files import Listing, MaskFiles, Sample
+from segfocal.data.files import Listing, MaskFiles, Sample, below
 from segfocal.data.folder import existing_root
 from segfocal.data.source import Sources
 from segfocal.data.splits import SPLITS
@@ -44,10 +44,13 @@ def _listing(path: Path, root: Path, task: TaskConfig) -> Listing:
     for line, row in rows.items():
         where = f"{path}, line {line}"
         split = row.get("split") or ""
+        if empty := [column for column in ("image", *masks) if not row.get(column)]:
+            listing.faults.append(Fault(where, f"no {' and no '.join(empty)}"))
+            continue
         try:
-            image, *files = [_inside(root, row.get(column) or "", column) for column in ("image", *masks)]
+            image, *files = [below(root, row[column]) for column in ("image", *masks)]
         except ValueError as error:
-            listing.faults.append(Fault(where, str(error)))
+            listing.faults.append(Fault(where, str(error), mend="data.root says below which folder the files are"))
             continue
         if image in seen:
             listing.faults.append(Fault(where, f"{row['image']} is in the table already", "a sample belongs to one split"))
@@ -108,21 +111,3 @@ def _json_rows(path: Path) -> dict[int, Row]:
                 raise ValueError(f"line {number} is not an object with the columns as its keys")
             rows[number] = {str(key): "" if value is None else str(value).strip() for key, value in row.items()}
     return rows
-
-
-def _inside(root: Path, name: str, column: str) -> Path:
-    """A file below the root; raises ValueError for one that is not there, or elsewhere: `..`, a link, an absolute path."""
-    if not name:
-        raise ValueError(f"no {column}")
-    path = root / name
-    try:
-        inside, there = path.resolve().is_relative_to(root.resolve()), path.exists()
-    except OSError as error:  # a name that is too long
-        raise ValueError(f"{name[:60]}...: {error.strerror}") from None
-    except RuntimeError:  # what Python before 3.13 says of it
-        raise ValueError(f"{name}: a link that leads in a circle") from None
-    if not inside:
-        raise ValueError(f"{name} is not below {root}: data.root says below which folder the files are")
-    if not there:
-        raise ValueError(f"{name}: no such file below {root}")
-    return path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from dataclasses import dataclass
+from typing import Any
 
 from rich.progress import track
 
@@ -47,7 +48,8 @@ def predict(config: PredictConfig) -> Done:
     predictor = Predictor(config)
     outputs = Outputs(config, predictor.task, predictor.shares)
     outputs.check(items)
-    about = {"checkpoint": str(predictor.path.absolute()), "task": predictor.task.name, "classes": predictor.task.class_names}
+    about: dict[str, Any] = {"checkpoint": str(predictor.path.absolute()), "task": predictor.task.name, "classes": predictor.task.class_names}
+    about["decision"] = predictor.decision.as_dict()
     ledger = Ledger(outputs.out, predictor.settings, about, predictor.task.class_names)
     if not (outputs.out / RECORD).exists() and (there := outputs.taken(items)):
         raise BadFileError(there, "is there, and was not made by this command", "choose another out")

@@ -24,7 +24,7 @@ MISTAKES = [
     (["loss=focal", "loss.gamma=true"], ["loss.gamma=true: allowed is a finite number >= 0"]),
     (["loss=focal", "loss.gamma=inf"], ["loss.gamma=inf: allowed is a finite number >= 0"]),
     (["loss.gamma=2"], ["loss.gamma=2: no such key of this option; it is one of loss=focal, focal_tversky, poly1_focal, unified_focal"]),
-    (["loss.gama=2"], ["loss.gama=2: no such key; did you mean gamma"]),
+    (["loss.gama=2"], ["loss.gama=2: no such key; did you mean gamma, of loss=focal or focal_tversky or poly1_focal or unified_focal?"]),
     (["sampling.share=0.3"], ["sampling.share=0.3: no such key of this option; it is one of sampling=foreground, rare_class"]),
     (["model.encoder=resnt18"], ["model.encoder=resnt18: ", "did you mean resnet18"]),
     (["model.encoder=tu-resnt18"], ["model.encoder=tu-resnt18: ", "did you mean tu-resnet18"]),

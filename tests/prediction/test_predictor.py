@@ -64,6 +64,8 @@ def test_the_stored_decision_decides(here: Path) -> None:
     np.testing.assert_allclose(np.log(tuned / (1 - tuned)), np.log(plain / (1 - plain)) / 2, atol=1e-3)
     assert (np.asarray(Image.open("out/ids/a.png")) == (tuned > 0.01)).all()
     assert (np.asarray(Image.open("plain/ids/a.png")) == (plain > 0.5)).mean() > 0.999
+    said = {out: json.loads(Path(out, "prediction.json").read_text())["decision"] for out in ("out", "plain")}
+    assert (said["out"]["temperature"], said["out"]["thresholds"], said["plain"]["thresholds"]) == ([2.0], [0.01], [])
 
 
 def test_images_are_read_as_in_training(here: Path, ckpts: dict[str, Path]) -> None:
