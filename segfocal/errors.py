@@ -34,7 +34,7 @@ def long_names_told() -> Iterator[None]:
 
 def escaped(text: str) -> str:
     """A text that a terminal shows and does not obey, in one line: names in files may hold anything."""
-    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
+    return text if text.isprintable() else "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
 
 
 class Interrupted(KeyboardInterrupt):

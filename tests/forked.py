@@ -16,9 +16,10 @@ import runpy
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from segfocal.config.parse import mistakes
 from segfocal.config.run import TrainConfig
@@ -111,17 +112,35 @@ def serve() -> Command:
     os._exit(0)
 
 
-def become(command: Command) -> None:
-    """Go on as `python <words>` does."""
+def become(command: Command) -> NoReturn:
+    """Go on as `python <words>` does, and end without taking apart what was imported: that takes longer than most commands do."""
     for number, path, how in ((0, os.devnull, os.O_RDONLY), (1, command.out, os.O_WRONLY), (2, command.err, os.O_WRONLY)):
         os.dup2(os.open(path, how), number)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background a shell has it ignored
     os.chdir(command.cwd)
     os.environ.clear()
     os.environ.update(command.env)
-    first, *words = command.words
     sys.orig_argv = [sys.executable, *command.words]  # by which the processes of several devices are started
     sys.path[1:1] = command.env.get("PYTHONPATH", "").split(os.pathsep)
+    code: Any = 0
+    try:
+        executed(command)
+    except SystemExit as leaving:
+        code = leaving.code
+    except Exception:
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    if isinstance(code, str):
+        print(code, file=sys.stderr)
+    threading._shutdown()  # what Python does first when it ends: it waits for threads
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else code is not None)
+
+
+def executed(command: Command) -> None:
+    first, *words = command.words
     if first == "-m":
         sys.argv, sys.path[0] = words, command.cwd
         runpy.run_module(words[0], run_name="__main__", alter_sys=True)

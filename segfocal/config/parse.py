@@ -7,6 +7,7 @@ before Hydra runs, mistake by mistake only where it does not compose as a whole.
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -119,14 +120,14 @@ def parse_sweep(schema: type[Config], config_name: str, overrides: list[str], mo
         configs.append(config)
         return []
 
+    given, _ = _parse_overrides(overrides)
+    said, _ = _said(given)
+    if math.prod(map(len, said.values())) > most:  # before each is composed
+        raise UserError(f"the values given with commas combine to more than {most}: sweep fewer of them")
     if problems := mistakes(schema, config_name, overrides, keep):
         raise UserError("\n".join(problems))
-    given, _ = _parse_overrides(overrides)
-    jobs = list(itertools.islice(_jobs(given), most + 1))
-    if len(jobs) > most:
-        raise UserError(f"the values given with commas combine to more than {most}: sweep fewer of them")
     found = []
-    for job, config in zip(jobs, configs, strict=True):
+    for job, config in zip(_jobs(given), configs, strict=True):
         lines = zip([item.input_line or "" for item in job], given, strict=True)
         found.append(({of.key_or_group: line.partition("=")[2] for line, of in lines if of.is_sweep_override()}, config))
     return found

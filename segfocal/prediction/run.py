@@ -48,7 +48,11 @@ def predict(config: PredictConfig) -> Done:
     predictor = Predictor(config)
     outputs = Outputs(config, predictor.task, predictor.shares)
     outputs.check(items)
-    about: dict[str, Any] = {"checkpoint": str(predictor.path.absolute()), "task": predictor.task.name, "classes": predictor.task.class_names}
+    about: dict[str, Any] = {
+        "checkpoint": str(predictor.path.absolute()),
+        "task": predictor.task.name,
+        "classes": predictor.task.class_names,
+    }
     about["decision"] = predictor.decision.as_dict()
     ledger = Ledger(outputs.out, predictor.settings, about, predictor.task.class_names)
     if not (outputs.out / RECORD).exists() and (there := outputs.taken(items)):

@@ -30,7 +30,7 @@ ON = {
     "fp16": ["profile=ascend"],
     "bf16": ["profile=ascend", "trainer.precision=bf16-mixed", "optimizer=sgd"],
 }
-SMALL = ["model.encoder=tu-resnet10t", "callbacks.overlays=0"]
+SMALL = ["callbacks.overlays=0"]
 ROOT = Path(sys.argv[1])
 
 
