@@ -62,6 +62,7 @@ def test_an_npu_trains_as_the_cpu_does(on_npu: Callable[..., Any]) -> None:
         assert there["iou_macro"] is not None
         assert there["iou_macro"] == pytest.approx(here["iou_macro"], abs=1e-6)
         assert there["auroc_macro"] == pytest.approx(here["auroc_macro"], abs=1e-6)
+        assert (there["pictures on"], here["pictures on"]) == (["npu"], ["cpu"])
 
 
 @pytest.mark.timeout(290)

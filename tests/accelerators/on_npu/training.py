@@ -19,7 +19,7 @@ from segfocal import checkpoint as checkpoints
 from segfocal import engine
 from segfocal.config.schema import load_plugins
 from segfocal.errors import UserError
-from segfocal.evaluation import evaluate
+from segfocal.evaluation import evaluate, judge
 from segfocal.optim import start_momentum, withhold
 from tests.accelerators.on_npu import answer
 from tests.test_training import TINY, configured, figures
@@ -151,15 +151,17 @@ def unchanged(build: Callable[[list[nn.Parameter]], Optimizer], before: int) -> 
 
 
 def evaluated(name: str, run: str, *overrides: str) -> dict[str, Any]:
-    out = ROOT / name
+    """Figures, and where the pictures of the report were predicted."""
+    out, on, usual = ROOT / name, set(), judge.labels_of
     out.mkdir()
-    evaluate(
-        configured(
-            f"ckpt={ROOT / run}", "report=false", "overlays=0", "bootstrap=0", "profile.precision=32-true", *overrides, program="evaluate"
-        ),
-        out,
-    )
-    return figures(out)
+    judge.labels_of = lambda logits, decision: on.add(logits.device.type) or usual(logits, decision)
+    try:
+        evaluate(
+            configured(f"ckpt={ROOT / run}", "overlays=0", "bootstrap=0", "profile.precision=32-true", *overrides, program="evaluate"), out
+        )
+    finally:
+        judge.labels_of = usual
+    return {**figures(out), "pictures on": sorted(on)}
 
 
 def main() -> dict[str, Any]:
