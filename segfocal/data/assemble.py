@@ -15,7 +15,7 @@ from segfocal.data.faults import Fault, counted, told
 from segfocal.data.files import FileSource, Listing, Masks, Sample
 from segfocal.data.scan import measured
 from segfocal.data.source import Array, Source, Sources
-from segfocal.data.splits import draw, groups_of, named, torn
+from segfocal.data.splits import composed, draw, groups_of, named, torn
 from segfocal.errors import UserError
 
 log = logging.getLogger("segfocal")
@@ -58,7 +58,8 @@ def _as_before(samples: list[Sample], stored: str | dict[str, list[str]], faults
             raise UserError(f"data.splits={shown}: not the splits.json of a run: a list of names for each split is expected") from None
     if not samples:
         raise UserError(f"data.splits={shown}: the data says its splits itself: leave it out, or choose data.split=fractions")
-    by_name = {sample.name: sample for sample in samples}
+    by_name = {composed(sample.name): sample for sample in samples}
+    stored = {split: [composed(name) for name in names] for split, names in stored.items()}
     twice = [name for name, count in Counter(name for names in stored.values() for name in names).items() if count > 1]
     if twice:
         faults.append(Fault(shown, f"{named(twice)} stand in it twice", "a sample belongs to one split"))

@@ -166,7 +166,7 @@ class SegmentationData(LightningDataModule):
             else:
                 place = getattr(config, "root", None) or getattr(config, "file", None) or ""
                 where = f"{config.name} {Path(place).absolute()}"
-                self.stored[split] = on_disk(source, layout, config.cache_gb, taken, split, where)
+                self.stored[split] = on_disk(source, layout, config.cache_gb, taken, split, where, config.check == "full")
         return self.stored[split]
 
     def training(self, sampling: SamplingConfig | None = None) -> tuple[SegmentationDataset, EpochSampler]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import cv2
@@ -41,11 +42,11 @@ def measure(image: Array, mask: Array, task: TaskConfig) -> SampleStats:
     if task.name == "multiclass":
         pixels = np.bincount(mask.ravel(), minlength=256)[: task.num_classes]
         valid = np.full(task.num_classes, pixels.sum())
-        planes = [mask == label if pixels[label] else None for label in range(task.num_classes)]
+        planes = (mask == label if pixels[label] else None for label in range(task.num_classes))  # one at a time: images may be large
     else:
         of_class = mask.reshape(*mask.shape[:2], task.num_classes)
         pixels, valid = (of_class == 1).sum((0, 1)), (of_class != task.ignore_index).sum((0, 1))
-        planes = [of_class[..., label] == 1 if pixels[label] else None for label in range(task.num_classes)]
+        planes = (of_class[..., label] == 1 if pixels[label] else None for label in range(task.num_classes))
     known_by = content(image)
     points = _points(planes, int.from_bytes(known_by, "big"))
     return SampleStats(pixels, valid, (image.shape[0], image.shape[1]), _channel_sums(image), points, known_by, looks(image))
@@ -80,7 +81,7 @@ def _channel_sums(image: Array) -> Array:
     return sums
 
 
-def _points(planes: list[Array | None], seed: int) -> Array:
+def _points(planes: Iterable[Array | None], seed: int) -> Array:
     rng = np.random.default_rng(seed)  # one of the sample's own: by another's, places would lie at the same shares of each class
     found = [np.empty((0, 3), np.int32)]
     for label, plane in enumerate(planes):

@@ -5,17 +5,16 @@ from __future__ import annotations
 import glob
 import os
 import re
-import unicodedata
 from pathlib import Path
 
 from segfocal.data.faults import Fault, counted
 from segfocal.data.formats import IMAGE_SUFFIXES
-from segfocal.data.splits import named
+from segfocal.data.splits import composed, named
 from segfocal.nearest import did_you_mean
 
 
 class Files(dict[str, Path]):
-    """Name -> file. Names are as written; they are looked up alike however accents are: macOS takes é apart (NFD), others do not (NFC)."""
+    """Name -> file. Names are as written; they are looked up alike however accents are."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -23,17 +22,13 @@ class Files(dict[str, Path]):
 
     def __setitem__(self, name: str, file: Path) -> None:
         super().__setitem__(name, file)
-        self.written[_composed(name)] = name
+        self.written[composed(name)] = name
 
     def __contains__(self, name: object) -> bool:
-        return _composed(str(name)) in self.written
+        return composed(str(name)) in self.written
 
     def __missing__(self, name: str) -> Path:
-        return super().__getitem__(self.written[_composed(name)])
-
-
-def _composed(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
+        return super().__getitem__(self.written[composed(name)])
 
 
 def by_name(

@@ -26,7 +26,7 @@ log = logging.getLogger("segfocal")
 FEW = 200  # samples of each split that numbers are taken from without a check
 QUIET = 200  # so few samples need no progress bar
 
-OTHERS = 4  # so many times as many measurements are kept of samples that a run does not have, the latest of them
+OTHERS = 200_000  # measurements that are kept of samples which a run does not have, the latest of them: another split may have them
 
 SEEN: set[bytes] = set()  # samples that this process has measured or spoken of: drawn splits are measured before they are checked
 
@@ -100,7 +100,7 @@ def measured(jobs: list[Job], task: TaskConfig, again: bool = False) -> list[Sam
         used = kept | new
         used = {key: used[key] for key in keys if key in used}
         others = {key: sample for key, sample in cache.load().items() if key not in used}  # of other splits, and of other runs meanwhile
-        cache.save(dict(list(others.items())[-OTHERS * len(keys) :]) | used)
+        cache.save(dict(list(others.items())[-OTHERS:]) | used)
     unchanged = sum(key in known and key not in SEEN for key in keys)
     SEEN.update(keys)
     if unchanged:

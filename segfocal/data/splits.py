@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from itertools import combinations
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def by_files(root: Path, names: list[str], faults: list[Fault], folder: str = ""
 
     Before a name may stand the folder of the images. Names of no sample, and of samples that are in another split already, are left out and told in `faults`.
     """
-    known = set(names)
+    known = {composed(name): name for name in names}
     splits: Splits = {}
     taken: dict[str, str] = {}
     for split in SPLITS:
@@ -41,7 +42,7 @@ def by_files(root: Path, names: list[str], faults: list[Fault], folder: str = ""
         except ValueError:
             faults.append(Fault(str(path), "not UTF-8", mend="save it as UTF-8"))
             continue
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        lines = [composed(line.strip()) for line in text.splitlines() if line.strip()]
         found = [_as_named(line, known, folder) for line in lines]
         unknown = [name for name in found if name not in known]
         if unknown:
@@ -52,7 +53,7 @@ def by_files(root: Path, names: list[str], faults: list[Fault], folder: str = ""
         if twice:
             elsewhere = taken.get(min(twice), split)
             faults.append(Fault(str(path), f"{named(sorted(twice))} stand in {elsewhere}.txt already", "a sample belongs to one split"))
-        splits[split] = [name for name in dict.fromkeys(found) if name in known and name not in taken]
+        splits[split] = [known[name] for name in dict.fromkeys(found) if name in known and name not in taken]
         taken.update(dict.fromkeys(found, split))
     return splits
 
@@ -69,9 +70,14 @@ def misnamed(paths: Iterable[Path], there: Iterable[str]) -> list[Fault]:
     return faults
 
 
-def _as_named(line: str, known: set[str], folder: str) -> str:
+def composed(name: str) -> str:
+    """A name by which it is looked up, however its accents are: macOS takes é apart (NFD), others do not (NFC)."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _as_named(line: str, known: Collection[str], folder: str) -> str:
     """The sample that a line means: without the folder of the images before it, and .jpg and the like behind it; other dots belong to it."""
-    for name in (line, line.removeprefix("./").removeprefix(f"{folder}/")):
+    for name in (line, line.removeprefix("./").removeprefix(composed(f"{folder}/"))):
         bare = str(Path(name).with_suffix("")) if Path(name).suffix.lower() in IMAGE_SUFFIXES else name
         if name in known or bare in known:
             return name if name in known else bare

@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -97,6 +96,7 @@ class Stored:
         self.source, self.names, self.settings = source, source.names, source.settings
         self.layout, self.buffer, self.kinds = layout, buffer, kinds
         self.nbytes = layout.size(len(kinds))
+        self._bytes = self._viewed()  # at once: a file that another run replaces stays as it was for who has mapped it
 
     def __len__(self) -> int:
         return len(self.source)
@@ -115,8 +115,7 @@ class Stored:
     def known(self, index: int) -> SampleStats | None:
         return self.source.known(index)
 
-    @cached_property
-    def _bytes(self) -> Array:
+    def _viewed(self) -> Array:
         view: Array = self.buffer.numpy() if isinstance(self.buffer, Tensor) else mapped(self.buffer, self.nbytes)
         view.flags.writeable = False
         return view
@@ -125,13 +124,19 @@ class Stored:
         """For workers that are not forked: they map the buffer, and do not get a copy."""
         return {key: value for key, value in self.__dict__.items() if key != "_bytes"}
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._bytes = self._viewed()
+
 
 def mapped(path: Path, length: int) -> Array:
     """A file as an array that cannot be written to."""
+    if length == 0:
+        return np.empty(0, np.uint8)
     try:
         return np.asarray(np.memmap(path, np.uint8, "r", shape=(length,)))
-    except FileNotFoundError:
-        raise UserError(f"{path}: the cache is gone, a run on other samples of the same data has replaced it: data.cache=ram") from None
+    except (FileNotFoundError, ValueError):  # ValueError: it is shorter
+        raise UserError(f"{path}: another run on the same data has replaced it: start this one again, or data.cache=ram") from None
 
 
 def in_memory(source: Source, layout: Layout, cache_gb: float | None, taken: int, what: str) -> Stored:

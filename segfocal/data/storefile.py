@@ -30,7 +30,7 @@ FORGOTTEN = 24 * 3600  # seconds after which an unfinished file is of a run that
 log = logging.getLogger("segfocal")
 
 
-def on_disk(source: Source, layout: Layout, cache_gb: float | None, taken: int, what: str, where: str) -> Source:
+def on_disk(source: Source, layout: Layout, cache_gb: float | None, taken: int, what: str, where: str, again: bool = False) -> Source:
     """Samples from a file, which is written where there is none that is whole and of these samples as they are now.
 
     Args:
@@ -39,6 +39,7 @@ def on_disk(source: Source, layout: Layout, cache_gb: float | None, taken: int, 
         taken: what they take already, in bytes.
         what: to call the samples in the log.
         where: the data set.
+        again: decode, whatever is there.
     """
     started, path = time.monotonic(), file_of(source, layout, what, where)
     folder = path.parent
@@ -46,7 +47,7 @@ def on_disk(source: Source, layout: Layout, cache_gb: float | None, taken: int, 
         older = replaced_by(path)
         free = free_disk(folder) + sum(old.stat().st_size for old in older)
         count = layout.fitting(room(cache_gb, free, taken))
-        kinds = kept(path, layout)
+        kinds = None if again else kept(path, layout)
         how = "taken up from"
         if kinds is None or (cache_gb is not None and len(kinds) != count):
             kinds = write(path, source, layout, count) if count else np.empty(0, np.uint8)

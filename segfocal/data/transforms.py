@@ -67,8 +67,10 @@ class TrainTransform:
             image = cut(image, top, left, self.window.reach, 0)
             mask = cut(mask, top, left, self.window.reach, self.ignore_index)
             size = self.window.crop
+        cropped = image
         if self.paste is not None:
             image, mask = self.paste(image, mask, seed, size)
+        shown = (whole,) if image is cropped else (whole, image)
         if self.motion:
             warp = self.motion.draw(rng, image.shape, size)
             image, mask = warp.image(image), warp.mask(mask, self.ignore_index)
@@ -79,7 +81,8 @@ class TrainTransform:
         if image.dtype == np.uint8:
             varied = self.compose(image=image, mask=mask)
             return varied["image"], varied["mask"]
-        low, high = float(whole.min()), float(whole.max())  # albumentations cuts off what is not within 0..1
+        low = min(float(part.min()) for part in shown)  # albumentations cuts off what is not within 0..1
+        high = max(float(part.max()) for part in shown)
         span = (high - low) or 1.0
         varied = self.compose(image=np.clip((image - low) / span, 0, 1), mask=mask)
         return varied["image"] * np.float32(span) + np.float32(low), varied["mask"]

@@ -215,6 +215,19 @@ def test_files_of_different_depths_go_into_one_another(donor: type, target: type
         assert (pasted[labels == 1] == full[target]).all()
 
 
+def test_what_is_brighter_than_the_image_it_is_pasted_into_stays_so() -> None:
+    """Images of other than 8 bit are brought to 0..1 by their own range, for albumentations."""
+    rng = np.random.default_rng(0)
+    masks = [np.zeros((40, 50), np.uint8), np.pad(np.ones((8, 9), np.uint8), ((16, 16), (20, 21)))]
+    images = [rng.uniform(0.10, 0.12, (40, 50, 1)).astype(np.float32) + np.float32(0.8) * mask[..., None] for mask in masks]
+    samples = list(zip(images, masks, strict=True))
+    paste = CopyPaste(Kept(samples), SplitStats([measure(*sample, BINARY) for sample in samples]), BINARY, 1.0)
+    transform = TrainTransform(AugmentConfig(name="x", hflip=0.5, copy_paste=1.0), [40, 50], 9, paste)
+    image, mask = transform(*samples[0], seed=1)
+    assert (mask == 1).sum() > 20
+    assert np.median(image[mask == 1]) > 0.85
+
+
 def loaded(mode: Mode, probability: float, workers: int = 0, crop: list[int] | None = None, seed: int = 0) -> list[torch.Tensor]:
     task = TaskConfig(name=mode, classes=SYNTHETIC_CLASSES[mode])
     config = SyntheticConfig(size=96, train=24, val=2, test=2, batch_size=4, crop=crop)

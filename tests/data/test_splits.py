@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,24 @@ def test_a_group_is_what_is_found_or_what_its_parentheses_enclose() -> None:
     assert groups_of(names, "^..", "data.group") == {"1025_386RS": "10", "1047_060BD": "10"}
     with pytest.raises(UserError, match=r"^data\.group=RS: 1 of 2 names have no group: 1047_060BD$"):
         groups_of(names, "RS", "data.group")
+
+
+def test_names_in_split_files_are_found_however_their_accents_are_written(tmp_path: Path) -> None:
+    names = write_folder(tmp_path, blobs(3))
+    for number, name in enumerate(names):
+        for path in tmp_path.glob(f"*/{name}.*"):
+            form = "NFD" if path.parent.name == "images" else "NFC"
+            path.rename(path.with_name(unicodedata.normalize(form, f"é{number}") + path.suffix))
+    for number, split in enumerate(("train", "val", "test")):
+        (tmp_path / f"{split}.txt").write_text(unicodedata.normalize("NFC", f"é{number}\n"), encoding="utf-8")
+    found = opened(tmp_path)
+    assert found == {split: [unicodedata.normalize("NFD", f"é{number}")] for number, split in enumerate(("train", "val", "test"))}
+    (tmp_path / "splits.json").write_text(
+        json.dumps({split: [unicodedata.normalize("NFC", name) for name in names] for split, names in found.items()})
+    )
+    for path in tmp_path.glob("*.txt"):
+        path.unlink()
+    assert opened(tmp_path, splits=str(tmp_path / "splits.json")) == found
 
 
 def test_drawn_splits_of_a_folder_keep_groups_together(tmp_path: Path) -> None:

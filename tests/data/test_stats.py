@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -149,7 +150,7 @@ def test_other_settings_are_measured_on_their_own(folder: Path, monkeypatch: pyt
 
 
 def test_what_is_kept_of_samples_that_are_gone_does_not_grow_without_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segfocal.data.scan.OTHERS", 1)
+    monkeypatch.setattr("segfocal.data.scan.OTHERS", 12)
     for time in range(1, 5):
         for path in (folder / "images").iterdir():
             os.utime(path, ns=(time, time))  # as good as other files
@@ -158,6 +159,30 @@ def test_what_is_kept_of_samples_that_are_gone_does_not_grow_without_end(folder:
     with np.load(path) as file:
         assert len(file["ids"]) == 12 + 12
     assert reads(opened(folder), monkeypatch) == []
+
+
+def test_a_small_split_leaves_what_is_kept_of_the_others(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for split, lines in {"train": 10, "val": 1, "test": 1}.items():
+        (folder / f"{split}.txt").write_text("")
+        names = sorted(path.stem for path in (folder / "images").iterdir())
+        first = {"train": 0, "val": 10, "test": 11}[split]
+        (folder / f"{split}.txt").write_text("\n".join(names[first : first + lines]))
+    opened(folder).check()
+    (path,) = (folder / "images").glob("photo_11.*")
+    os.utime(path, ns=(1, 1))
+    opened(folder).check("test")
+    assert reads(opened(folder), monkeypatch) == []
+
+
+def test_a_sample_of_many_classes_is_measured_class_by_class() -> None:
+    """Else an image of 100 megapixels would take gigabytes in each thread."""
+    mask = np.repeat(np.arange(20, dtype=np.uint8), 50)[:, None].repeat(1000, 1)
+    task = TaskConfig(name="multiclass", classes=[f"c{number}" for number in range(20)])
+    tracemalloc.start()
+    measure(np.zeros((1000, 1000, 3), np.uint8), mask, task)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 12 * mask.nbytes, peak / mask.nbytes  # all at once take 21
 
 
 def test_each_data_set_has_a_file_of_its_own(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

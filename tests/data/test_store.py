@@ -161,8 +161,38 @@ def test_a_file_is_handed_on_by_its_name(mixed: Path) -> None:
     for found, wanted in zip(map(pickle.loads(handed).read, range(7)), expected, strict=True):
         assert all(np.array_equal(a, b) for a, b in zip(found, wanted, strict=True))
     stored.buffer.unlink()
-    with pytest.raises(UserError, match=r"the cache is gone.*: data\.cache=ram"):
+    with pytest.raises(UserError, match=r"another run on the same data has replaced it: .*data\.cache=ram"):
         pickle.loads(handed).read(0)
+
+
+def test_a_file_that_another_run_replaces_stays_as_it_was_for_who_has_taken_it_up(mixed: Path) -> None:
+    data = opened(mixed, AugmentConfig(name="none"), cache="disk")
+    data.prepare_data()
+    expected = [data.sources["val"].read(index) for index in range(3)]
+    opened(mixed, AugmentConfig(name="none"), cache="disk", cache_gb=64 * 64 * 4 * 2 / 1e9).prepare_data()  # a shorter one in its place
+    data.stored["val"].buffer.unlink()
+    for found, wanted in zip(map(data.stored["val"].read, range(3)), expected, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
+def test_a_full_check_decodes_again(tmp_path: Path) -> None:
+    """A file in another's place, of its length and time, is what it is for."""
+    names = write_folder(tmp_path, blobs(6))
+    for name in names:
+        Image.open(tmp_path / f"masks/{name}.png").save(tmp_path / f"masks/{name}.bmp")
+        (tmp_path / f"masks/{name}.png").unlink()
+    for split, part in {"train": names[:4], "val": names[4:]}.items():
+        (tmp_path / f"{split}.txt").write_text("\n".join(part) + "\n")
+    opened(tmp_path, AugmentConfig(name="none"), cache="disk").prepare_data()
+    path = tmp_path / f"masks/{names[4]}.bmp"
+    before = path.stat()
+    turned = np.asarray(Image.open(path))[::-1].copy()
+    Image.fromarray(turned).save(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+    data = opened(tmp_path, AugmentConfig(name="none"), cache="disk", check="full")
+    data.prepare_data()
+    assert np.array_equal(data.stored["val"].read(0)[1], turned)
 
 
 def test_what_does_not_fit_is_read_each_time(mixed: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
