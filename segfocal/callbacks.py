@@ -12,8 +12,8 @@ import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, RichProgressBar, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch import Tensor
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch import Tensor, dtype, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from segfocal.best import NumbersAreBest
 from segfocal.config.run import TrainConfig
@@ -81,21 +81,44 @@ class LastEpoch(Callback):
             trainer.check_val_every_n_epoch = 1
 
 
+class Average(AveragedModel):
+    """The average of a model's weights and statistics; torch's, but what it does in a step never waits for the device.
+
+    torch would copy the number of steps there, for each type of number, and each such copy waits for all that is queued.
+    """
+
+    def update_parameters(self, model: nn.Module) -> None:
+        groups: dict[dtype, tuple[list[Tensor], list[Tensor]]] = {}
+        for mine, its in zip(_tensors(self.module), _tensors(model), strict=True):
+            if self.n_averaged == 0:  # it stays on the CPU
+                mine.copy_(its)
+            for group, tensor in zip(groups.setdefault(mine.dtype, ([], [])), (mine, its), strict=True):
+                group.append(tensor)
+        if self.n_averaged > 0 and self.multi_avg_fn is not None:
+            for averages, current in groups.values():
+                self.multi_avg_fn(averages, current, self.n_averaged)
+        self.n_averaged += 1
+
+
+def _tensors(model: nn.Module) -> list[Tensor]:
+    return [tensor.detach() for tensor in (*model.parameters(), *model.buffers())]
+
+
 class Averaging(WeightAveraging):
-    """The exponential moving average of weights and statistics; Lightning's, in one kernel, and without waiting for the device.
+    """The exponential moving average of weights and statistics; Lightning's, in one kernel.
 
     Args:
         decay: share of the average that stays at each step.
     """
 
     def __init__(self, decay: float) -> None:
-        super().__init__(use_buffers=True, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
+        self.function = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        super().__init__(use_buffers=True, multi_avg_fn=self.function)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        super().setup(trainer, pl_module, stage)
         if stage == "fit":
-            assert self._average_model is not None
-            self._average_model.n_averaged = self._average_model.n_averaged.cpu()  # torch asks it twice a step
+            self._average_model = Average(pl_module, pl_module.device, multi_avg_fn=self.function, use_buffers=True)
+            self._average_model.n_averaged = self._average_model.n_averaged.cpu()
 
 
 def averaging(config: TrainConfig) -> list[Callback]:

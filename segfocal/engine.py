@@ -231,6 +231,7 @@ def build_trainer(
         callbacks=build_callbacks(config, run_dir, data, history, team),
         logger=loggers,
         plugins=plugins,
+        inference_mode=config.strategy.name != "fsdp",  # weights that are gathered within it could not be trained afterwards
         num_sanity_val_steps=0,  # the data has been checked, and a validation before any step says nothing
         log_every_n_steps=1,
         use_distributed_sampler=False,

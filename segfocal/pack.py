@@ -70,6 +70,8 @@ def pack(config: TrainConfig, out: Path, shard_bytes: int = SHARD_BYTES) -> Desc
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"out={out}: is there, and not an empty folder: choose another, or remove it")
+    if os.path.ismount(out):  # a folder that is renamed when it is whole cannot become one
+        raise UserError(f"out={out}: is a mount point: name a folder in it, as in out={out}/data")
     _writer_class()
     from segfocal.data.datamodule import SegmentationData
 

@@ -124,6 +124,14 @@ def test_faults_in_the_data_are_said_before_anything_is_written(folder: Path, tm
     assert not (tmp_path / "made").exists()
 
 
+def test_a_mount_point_is_refused_before_the_work(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "pack"
+    out.mkdir()
+    monkeypatch.setattr("os.path.ismount", lambda path: path == out)
+    with pytest.raises(UserError, match=r"is a mount point: name a folder in it, as in out=.*/data$"):
+        packed(folder, out)
+
+
 def test_an_empty_folder_is_taken_and_one_that_holds_something_is_not(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "pack"
     out.mkdir()

@@ -23,7 +23,8 @@ from segfocal.stopping import CODES
 
 PARENT = "SEGFOCAL_PARENT"  # the pipe whose end tells a process that the one which started it is gone
 FOLLOW = 3.0  # seconds that the others have to end by themselves when one has failed
-INTERRUPT = 60.0  # and when the run is interrupted: they end their step and write a checkpoint
+INTERRUPT = 60.0  # and when the run is interrupted, from the first that has ended: a long validation is ended before
+DOUBLED = 1.0  # within which a signal is the first once more: timeout(1) sends it to the process and to its group
 LOOK_EVERY = 0.05
 LOST = 1  # exit code of a process that ends because another has; not above that one's, for srun takes the highest
 
@@ -76,14 +77,20 @@ def _start(rank: int, count: int, meet: Path, pipe: int) -> subprocess.Popen[byt
 
 
 def _forwarded(processes: list[subprocess.Popen[bytes]]) -> list[int]:
-    """From here on signals that end a run go to its processes; returns the list of those that have come."""
+    """From here on the first signal that ends a run goes to its processes; returns the list of those that have come."""
     come: list[int] = []
 
+    first = 0.0
+
     def forward(number: int, frame: Any) -> None:
+        nonlocal first
         if not come:  # one is enough: a second would interrupt what the first has begun
+            first = time.monotonic()
             for process in processes:
                 if process.poll() is None:
                     process.send_signal(number)
+        elif time.monotonic() - first < DOUBLED:
+            return
         come.append(number)
 
     for number in CODES:
@@ -93,12 +100,12 @@ def _forwarded(processes: list[subprocess.Popen[bytes]]) -> list[int]:
 
 
 def _wait(processes: list[subprocess.Popen[bytes]], signals: list[int]) -> None:
-    """Until all have ended, or one has failed and the others have had their time."""
+    """Until all have ended, one has failed or been interrupted and the others have had their time, or a second signal has come."""
     deadline = None
     while None in (codes := [process.poll() for process in processes]):
-        if deadline is None and (signals or any(codes)):
+        if deadline is None and (any(codes) or (signals and 0 in codes)):
             deadline = time.monotonic() + (INTERRUPT if signals else FOLLOW)
-        if (deadline is not None and time.monotonic() > deadline) or len(signals) > 2:
+        if (deadline is not None and time.monotonic() > deadline) or len(signals) > 1:
             return
         time.sleep(LOOK_EVERY)
 

@@ -18,6 +18,7 @@ class Place:
         local_rank: of the process among those of its machine, from 0.
         local_world: how many processes its machine has.
         started_by: what started them; empty where the process is the only one.
+        machine: its number, from 0.
     """
 
     rank: int = 0
@@ -25,15 +26,11 @@ class Place:
     local_rank: int = 0
     local_world: int = 1
     started_by: str = ""
+    machine: int = 0
 
     @property
     def machines(self) -> int:
         return self.world // self.local_world
-
-    @property
-    def machine(self) -> int:
-        """Number of the machine, from 0."""
-        return self.rank // self.local_world
 
 
 OURS = "SEGFOCAL_LAUNCHED"  # set by `launch`: the file by which its processes meet
@@ -58,8 +55,11 @@ _SRUN = "SEGFOCAL_SRUN"
 def _read(environment: MutableMapping[str, str], started_by: str) -> Place:
     rank, world = int(environment["RANK"]), int(environment["WORLD_SIZE"])
     if "LOCAL_RANK" not in environment:  # who says no more starts one process on each machine
-        return Place(rank, world, 0, 1, started_by)
-    return Place(rank, world, int(environment["LOCAL_RANK"]), int(environment.get("LOCAL_WORLD_SIZE", world)), started_by)
+        environment.update(LOCAL_RANK="0", LOCAL_WORLD_SIZE="1")  # Lightning wants it said
+        environment.setdefault("GROUP_RANK", environment["RANK"])
+    local_world = int(environment.get("LOCAL_WORLD_SIZE", world))
+    machine = int(environment.get("GROUP_RANK", rank // local_world))  # srun may deal processes out in turns
+    return Place(rank, world, int(environment["LOCAL_RANK"]), local_world, started_by, machine)
 
 
 def _name_as_torchrun_does(environment: MutableMapping[str, str]) -> None:
@@ -83,7 +83,8 @@ def tasks_per_node(said: str) -> list[int]:
 
 def first_node(nodes: str) -> str:
     """The first machine of srun's `gpu[03-05,9],cpu1`."""
-    return re.sub(r"\[(\w+)[^]]*\].*", r"\1", nodes).split(",")[0]
+    first = re.match(r"(?:[^,\[]|\[[^]]*\])*", nodes)
+    return re.sub(r"\[(\w+)[^]]*\]", r"\1", first[0] if first else nodes)
 
 
 def started_problems(config: Any, place: Place, sweep: bool) -> list[str]:

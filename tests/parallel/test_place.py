@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,11 +16,13 @@ import torch
 from timm.layers import BatchNormAct2d
 from torch import nn
 
+from segfocal import engine
 from segfocal.config.parse import mistakes
 from segfocal.config.run import TrainConfig
 from segfocal.data.datamodule import SegmentationData
 from segfocal.engine import fit
 from segfocal.errors import UserError
+from segfocal.parallel import launch
 from segfocal.parallel.place import Place, first_node, here, processes_to_start, started_problems, tasks_per_node
 from segfocal.parallel.sharded import with_synchronised_batchnorm
 from segfocal.parallel.share import check_share, check_shares
@@ -45,14 +50,25 @@ def test_a_process_by_itself() -> None:
 def test_a_process_of_torchrun_and_one_of_srun() -> None:
     torchrun = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
     place = here(torchrun)
-    assert (place, place.machines, place.machine) == (Place(5, 8, 1, 4, "torchrun"), 2, 1)
-    assert here({"RANK": "1", "WORLD_SIZE": "2"}) == Place(1, 2, 0, 1, "torchrun")
+    assert (place, place.machines, place.machine) == (Place(5, 8, 1, 4, "torchrun", 1), 2, 1)
+    one_each = {"RANK": "1", "WORLD_SIZE": "2"}  # as of a Kubernetes job
+    assert here(one_each) == here(one_each) == Place(1, 2, 0, 1, "torchrun", 1)
+    assert (one_each["LOCAL_RANK"], one_each["GROUP_RANK"]) == ("0", "1")  # Lightning reads them
+    in_turns = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "1"}
+    assert here(in_turns).machine == 1
     environment = dict(SRUN)
-    assert here(environment) == Place(5, 7, 1, 3, "srun")
-    assert here(environment) == Place(5, 7, 1, 3, "srun")  # asked again, it is the same
+    assert here(environment) == Place(5, 7, 1, 3, "srun", 1)
+    assert here(environment) == Place(5, 7, 1, 3, "srun", 1)  # asked again, it is the same
     assert (environment["MASTER_ADDR"], environment["MASTER_PORT"], environment["RANK"]) == ("gpu03", "18456", "5")
     assert tasks_per_node("4(x2),3") == [4, 4, 3]
-    assert [first_node(nodes) for nodes in ("a1", "a1,b2", "n[3,5]", "n[007-009]")] == ["a1", "a1", "n3", "n007"]
+    assert [first_node(nodes) for nodes in ("a1", "a1,b2", "n[3,5]", "n[007-009]", "r[0-1]_b[4-9],c", "n[1-2]-ib")] == [
+        "a1",
+        "a1",
+        "n3",
+        "n007",
+        "r0_b4",
+        "n1-ib",
+    ]
 
 
 def problems(place: Place, sweep: bool, *overrides: str) -> list[str]:
@@ -124,6 +140,56 @@ def test_processes_that_start_together_say_a_mistake_once(tmp_path: Path) -> Non
     done = [spawn(*wrong, cwd=tmp_path, env={**both, "RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
     assert [each.code for each in done] == [2, 2]
     assert [each.err for each in done] == ["loss.gama=1: no such key; did you mean gamma?\n", ""]
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_weights_that_are_gathered_can_be_trained_after_a_validation(
+    strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that goes on may begin with one; under NCCL the weights gathered there would be inference tensors."""
+    monkeypatch.setattr(engine, "build_callbacks", lambda *_: [])
+    monkeypatch.setattr(engine, "Trainer", lambda **options: options)
+    config = configured(f"strategy={strategy}", "trainer.devices=2", "callbacks.ema=null", "logger=csv")
+    device = SimpleNamespace(trainer_options=lambda strategy: {"plugins": []})
+    options: Any = engine.build_trainer(config, tmp_path, device, None, None, None)  # type: ignore[arg-type]  # what is asked of them
+    assert options["inference_mode"] == (strategy == "ddp")
+
+
+class Ends:
+    """A process that ends after some time."""
+
+    def __init__(self, seconds: float, code: int) -> None:
+        self.at, self.code = time.monotonic() + seconds, code
+
+    def poll(self) -> int | None:
+        return self.code if time.monotonic() > self.at else None
+
+
+def test_an_interrupted_run_has_the_time_of_its_validation_and_a_second_signal_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "INTERRUPT", 0.3)
+    both = [Ends(0.8, 130), Ends(0.9, 130)]
+    launch._wait(both, [signal.SIGINT])  # type: ignore[arg-type]  # what is asked of them
+    assert [process.poll() for process in both] == [130, 130]
+    for signals, others in (([signal.SIGINT, signal.SIGINT], 9.0), ([signal.SIGINT], 0.1)):
+        hangs = [Ends(others, 130), Ends(9, 130)]
+        launch._wait(hangs, signals)  # type: ignore[arg-type]
+        assert hangs[1].poll() is None
+
+
+def test_a_signal_that_comes_twice_at_once_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """timeout(1) sends it to the process and to its group."""
+    before = {number: signal.getsignal(number) for number in launch.CODES}
+    try:
+        come = launch._forwarded([])
+        for _ in range(2):
+            signal.raise_signal(signal.SIGTERM)
+        assert come == [signal.SIGTERM]
+        monkeypatch.setattr(launch, "DOUBLED", 0.0)
+        signal.raise_signal(signal.SIGINT)
+        assert come == [signal.SIGTERM, signal.SIGINT]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_looking_at_the_configuration_starts_nothing(cli: Callable[..., Result]) -> None:
