@@ -50,6 +50,8 @@ def run(kernel: Kernel, focus: Focus, backend: Backend, *tensors: Tensor | None)
     if wanted and device not in _broken and logits.numel() and logits.dtype != torch.float64:
         try:
             return kernel(_compiled_stage, focus, *tensors)
+        except (MemoryError, torch.OutOfMemoryError):  # says nothing of the compiler
+            raise
         except Exception as error:  # of the compiler, of a missing C++ compiler or Triton, of their caches: of many classes
             _broken.add(device)
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]

@@ -54,7 +54,7 @@ class CrossEntropyLoss(nn.Module):
         self.mode = mode
         self.label_smoothing = config.label_smoothing
         self.ignore_index = ignore_index
-        self.class_weights = ClassWeights(class_weights)
+        self.class_weights = ClassWeights(numbers(class_weights))
 
     def forward(self, logits_NCHW: Tensor, target: Tensor) -> Tensor:
         """The loss of a batch; see the class for shapes."""

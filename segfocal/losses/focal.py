@@ -113,6 +113,7 @@ class FocalLoss(nn.Module):
             raise ValueError("; ".join(misfits))
         self.mode = mode
         self.ignore_index = ignore_index
+        numbers(config.alpha)
         self.config = config
         softmax = mode == "multiclass" and form != "sigmoid"
         self.decision: Decision = SoftmaxDecision(config) if softmax else SigmoidDecision(config)
@@ -166,6 +167,5 @@ class FocalLoss(nn.Module):
 @LOSSES.builder(FocalConfig)
 def build(config: FocalConfig, task: TaskConfig) -> FocalLoss:
     """The focal loss that a configuration describes."""
-    numbers(config.alpha)
     options = {item.name: getattr(config, item.name) for item in OPTIONS}
     return FocalLoss(task.name, ignore_index=task.ignore_index, **options)

@@ -202,7 +202,8 @@ def from_probabilities(probability: Tensor, softmax: bool, eps: float) -> Tensor
                 f"from_logits=False takes probabilities from 0 to 1; given {finite.min():.3g} to {finite.max():.3g}: "
                 "leave it out for a model without a sigmoid or softmax at its end"
             )
-    p = probability.to(torch.promote_types(probability.dtype, torch.float32)).clamp(eps, 1 - eps)
+    p = probability.to(torch.promote_types(probability.dtype, torch.float32))
+    p = p.clamp(eps, min(1 - eps, 1 - torch.finfo(p.dtype).eps / 2))  # 1 - eps may round to 1
     return p.log() if softmax else p.logit()
 
 

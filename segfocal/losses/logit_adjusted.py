@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -58,16 +59,16 @@ class LogitAdjustedLoss(nn.Module):
         self.mode = mode
         self.config = config
         self.ignore_index = ignore_index
-        self.prior = ClassWeights(config.prior, "prior")
+        adjustment = math.log if mode == "multiclass" else lambda share: math.log(share) - math.log1p(-share)
+        self.added = ClassWeights([adjustment(share) for share in config.prior], "added by prior")  # in fp32 a share near 1 would be 1
 
     def forward(self, logits_NCHW: Tensor, target: Tensor) -> Tensor:
         """The loss of a batch; see the class for shapes."""
         labels = align(self.mode, logits_NCHW, target, self.ignore_index).check()
         logits = clean(logits_NCHW, labels.valid_NKHW)
-        prior_C = self.prior(logits)
-        assert prior_C is not None  # looked at when it was built
-        log_C = prior_C.log() if self.mode == "multiclass" else prior_C.log() - torch.log1p(-prior_C)
-        adjusted = logits + self.config.tau * per_channel(log_C, logits)
+        added_C = self.added(logits)
+        assert added_C is not None  # looked at when it was built
+        adjusted = logits + self.config.tau * per_channel(added_C, logits)
         if self.mode == "multiclass":
             terms = F.cross_entropy(adjusted, labels.target_NKHW.squeeze(1), reduction="none").unsqueeze(1)
         else:

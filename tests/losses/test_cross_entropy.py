@@ -91,7 +91,10 @@ def test_halves_and_extremes(dtype):
         assert grad.isfinite().all()
 
 
-@pytest.mark.parametrize(("wrong", "name"), [({"label_smoothing": 1.0}, "label_smoothing"), ({"class_weights": [-1.0]}, "class_weights")])
+@pytest.mark.parametrize(
+    ("wrong", "name"),
+    [({"label_smoothing": 1.0}, "label_smoothing"), ({"class_weights": [-1.0]}, "class_weights"), ({"class_weights": "auto"}, "weights")],
+)
 def test_arguments_out_of_range(wrong, name):
     with pytest.raises(ValueError, match=name):
         CrossEntropyLoss("binary", **wrong)

@@ -236,6 +236,11 @@ def test_arguments_out_of_range(wrong):
         FocalLoss("binary", **wrong)
 
 
+def test_a_word_for_weights_is_no_number():
+    with pytest.raises(ValueError, match="weights 'inverse' are no numbers yet"):
+        FocalLoss("binary", alpha="inverse")
+
+
 def test_unknown_mode():
     with pytest.raises(ValueError, match=r"mode='multi'.*binary, multiclass, multilabel"):
         FocalLoss("multi")

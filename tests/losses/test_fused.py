@@ -260,6 +260,18 @@ def test_without_a_compiler_a_line_is_logged_once_and_chunks_are_used(monkeypatc
     assert [record.message for record in caplog.records] == ["losses are not compiled on cpu, and run in chunks instead: no C++ compiler"]
 
 
+def test_memory_that_runs_out_says_nothing_of_the_compiler(monkeypatch):
+    def full(kernel, focus, kind):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(backend, "_compiled", full)
+    monkeypatch.setattr(backend, "_broken", set())
+    logits, target = sample("multiclass", dtype=torch.float32)
+    with pytest.raises(torch.OutOfMemoryError):
+        FocalLoss("multiclass", ignore_index=255, backend="compiled")(logits, target)
+    assert not backend._broken
+
+
 @pytest.fixture
 def traced_alone(monkeypatch):
     """How often a function may be compiled is counted where it is traced: no machine code is needed to see it, which takes 4 s each."""
@@ -352,3 +364,4 @@ def test_probabilities_for_logits(mode):
     (grad,) = torch.autograd.grad(value, ends)
     assert value.isfinite()
     assert grad.isfinite().all()
+    assert FocalLoss(mode, from_logits=False, eps=1e-8)(ends, labels).isfinite()  # 1 - 1e-8 is 1 in fp32

@@ -306,10 +306,16 @@ def test_the_prior_comes_from_the_data():
     config = LogitAdjustedConfig(tau=0.5).balanced(counts, MULTICLASS)
     assert config.prior == [0.9, 0.1, 0.01]  # a class without a pixel is taken to have one
     assert config.tau == 0.5
-    assert build_loss(config, MULTICLASS).prior.weights == [0.9, 0.1, 0.01]
+    assert build_loss(config, MULTICLASS).config.prior == [0.9, 0.1, 0.01]
     assert LogitAdjustedConfig(prior=[0.5, 0.3, 0.2]).balanced(counts, MULTICLASS).prior == [0.5, 0.3, 0.2]
     full = ClassCounts(pixels=[50, 0], valid=[50, 0], present=[1, 0], pixels_where_present=[50, 0], images=1)
     assert LogitAdjustedConfig().balanced(full, MULTILABEL).prior == [0.98, 0.5]
+    many = 40_000_000  # in fp32 a share of all but one of them is 1
+    wide = ClassCounts(pixels=[many, 1], valid=[many] * 2, present=[9, 1], pixels_where_present=[many, many], images=9)
+    two = TaskConfig(name="multilabel", classes=["all", "one"])
+    loss = build_loss(LogitAdjustedConfig().balanced(wide, two), two)
+    value = loss(torch.zeros(1, 2, 1, 1), torch.tensor([[[[0.0]], [[1.0]]]]))
+    assert float(value) == pytest.approx(math.log(many - 1) + math.log1p(1 / (many - 1)), rel=1e-6)  # each is wrong by that much
     with pytest.raises(ValueError, match=r"^loss\.prior=auto: [^\n]*$"):
         build_loss(LogitAdjustedConfig(), MULTICLASS)
 
