@@ -59,13 +59,12 @@ Found = tuple[dict[str, Any], float]
 
 
 class Crops(Dataset[tuple[Tensor, Tensor]]):
-    """Random crops of a split, varied as in any example."""
+    """Random crops of a split, or without a size whole images, varied as in any example."""
 
-    def __init__(self, source: Source, size: list[int], ignored: int, mean: list[float], std: list[float], seed: int = 0) -> None:
+    def __init__(self, source: Source, size: list[int] | None, ignored: int, mean: list[float], std: list[float], seed: int = 0) -> None:
         self.source = source
-        self.varied = A.Compose(
-            [A.PadIfNeeded(*size, fill_mask=ignored), A.RandomCrop(*size), A.HorizontalFlip(), A.RandomBrightnessContrast()], seed=seed
-        )
+        cut = [A.PadIfNeeded(*size, fill_mask=ignored), A.RandomCrop(*size)] if size else []
+        self.varied = A.Compose([*cut, A.HorizontalFlip(), A.RandomBrightnessContrast()], seed=seed)
         self.finished = A.Compose([A.Normalize(mean, std), A.ToTensorV2(transpose_mask=True)])
 
     def __len__(self) -> int:
@@ -117,7 +116,7 @@ def plain(config: TrainConfig, loss_name: str, seed: int) -> dict[str, Found]:
     seed_everything(seed, verbose=False)
     data = SegmentationData(config.data, config.augment, config.task, config.model.in_channels, device.workers, seed)
     data.normalise(*mean_std(config, data.check()["train"]))
-    crops = Crops(data.sources["train"], config.data.crop or [256, 256], config.task.ignore_index, data.mean, data.std, seed)
+    crops = Crops(data.sources["train"], config.data.crop, config.task.ignore_index, data.mean, data.std, seed)
     loader = DataLoader(
         crops, data.batch_size, shuffle=True, drop_last=True, num_workers=device.workers, persistent_workers=device.workers > 0
     )
@@ -238,7 +237,11 @@ def checked(config: TrainConfig, loss: str, seed: int) -> int:
     data = SegmentationData(config.data, config.augment, config.task, config.model.in_channels, 0, seed)
     if not config.trainer.test or ("test" not in data.sources and not data.sources.faults):
         raise UserError("both trainings are measured on the test split: it needs data with one, and trainer.test=true")
-    data.check()
+    sizes = data.check()["train"].sizes
+    if config.data.crop is None and len(set(sizes)) > 1:
+        raise UserError(
+            "data.crop=null: images of several sizes make no batch in the plain training: say a crop, as in 'data.crop=[256,256]'"
+        )
     images, size = len(data.sources["train"]), data.batch_size
     if images < size:
         raise UserError(f"{data.where}: {images} training images are no batch of {size}: data.batch_size={images} at most")

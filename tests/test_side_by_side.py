@@ -13,10 +13,12 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from benchmarks.side_by_side import COLOURS, IMAGENET, Crops, Loss, chart, main, mean_std, ours, plain, seconds_of, table
+from benchmarks.side_by_side import COLOURS, IMAGENET, Crops, Loss, chart, checked, main, mean_std, ours, plain, seconds_of, table
 from segfocal.data.datamodule import SegmentationData
 from segfocal.data.dataset import Normalise
 from segfocal.data.source import Array
+from segfocal.errors import UserError
+from tests.conftest import blobs, write_folder
 from tests.test_training import TINY, configured
 
 
@@ -107,6 +109,17 @@ def test_its_crops_are_those_of_the_seed() -> None:
     first, again, other = ([Crops(OneImage(image), [4, 4], 255, *IMAGENET, seed)[0][0] for _ in range(2)] for seed in (1, 1, 2))
     assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
     assert not torch.equal(first[0], other[0])
+
+
+def test_without_a_crop_it_sees_whole_images_as_ours_does(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    assert Crops(OneImage(image), None, 255, *IMAGENET)[0][0].shape == (3, 8, 8)
+    names = write_folder(tmp_path, [*blobs(4), *blobs(2, (64, 96), seed=1), *blobs(2, seed=2)])
+    for split, part in {"train": names[:6], "val": names[6:7], "test": names[7:]}.items():
+        (tmp_path / f"{split}.txt").write_text("\n".join(part) + "\n")
+    config = configured("data=folder", f"data.root={tmp_path}", "task.classes=[blob]", "data.crop=null", "data.batch_size=2")
+    with pytest.raises(UserError, match=r"^data\.crop=null: images of several sizes"):
+        checked(config, "bce", 0)
 
 
 @pytest.mark.parametrize(("kind", "top"), [(np.uint8, 255), (np.float32, 1), (np.float32, 0.1), (np.float32, 3000)])
