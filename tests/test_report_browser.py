@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -241,6 +242,30 @@ def test_dark_and_light(opened: Open) -> None:
     tab.emulate_media(color_scheme="dark")
     tab.wait_for_timeout(200)
     assert shade()[0] < 40 < 120 < shade()[1]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_curves_of_every_colour_are_seen(opened: Open, scheme: str) -> None:
+    tab = opened(html_of(evaluated(classes=[f"c{number}" for number in range(12)])), scheme=scheme)
+    tab.evaluate("document.querySelectorAll('#curve-classes [aria-pressed=false]').forEach((chip) => chip.click())")
+    found = tab.evaluate("drawn.get('chart-pr')()[0].filter(({ mode }) => mode === 'lines').map(({ line }) => line.color)")
+    card = tab.evaluate("colourOf('--card')")
+
+    def luminance(colour: str) -> float:
+        parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    assert len(found) == 12
+    for colour in found:
+        light, dark = sorted((luminance(colour), luminance(card)), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) > 2.5, colour  # 1.2 for the lightest as it is in pictures
+
+
+def test_an_image_without_a_mistake_is_in_the_last_bar(opened: Open) -> None:
+    tab = opened(html_of(evaluated()))
+    highest = tab.evaluate("report.checkpoints[0].images = [1, 0.5, null], drawn.get('chart-spread')()[0][0].x")
+    assert highest == [0.9999, 0.5, None]
 
 
 def test_tables_are_sorted_by_any_column(opened: Open) -> None:

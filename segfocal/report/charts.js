@@ -12,6 +12,12 @@
   const each = (make) => checkpoints.flatMap((checkpoint, number) => (checkpointsOn.has(number)
     ? classes.flatMap((_, label) => (classesOn.has(label) ? make(checkpoint, label, number) : [])) : []));
 
+  /** A class's colour as a thin line that is seen on any card: those of the pictures may be as light as paper. */
+  function inkOf(label) {
+    const [colour, ink] = [classes[label].colour, colourOf("--ink")].map((text) => text.match(/[\d.]+/g).map(Number));
+    return `rgb(${[0, 1, 2].map((part) => Math.round(0.55 * colour[part] + 0.45 * ink[part])).join(", ")})`;
+  }
+
   function line(x, y, name, colour, number, more) {
     return { type: "scatter", mode: "lines", x, y, name, line: { color: colour, width: 2, dash: dashes[number % dashes.length] }, ...more };
   }
@@ -32,7 +38,7 @@
     const hover = `<b>%{fullData.name}</b><br>${titles[0]} %{x:.3g}<br>${titles[1]} %{y:.3f}${note}<extra></extra>`;
     return () => [each((checkpoint, label, number) => {
       const curve = checkpoint.curves[label];
-      const [x, y, name, colour] = [curve[horizontal], curve[vertical], called(number, label), classes[label].colour];
+      const [x, y, name, colour] = [curve[horizontal], curve[vertical], called(number, label), inkOf(label)];
       return [line(x, y, name, colour, number, { customdata: curve.threshold, hovertemplate: hover }), marks(x, y, curve, name, colour, hover)];
     }), { xaxis: { title: { text: titles[0] }, range: [-0.01, 1.01] }, yaxis: { title: { text: titles[1] }, range: [-0.02, 1.02] }, ...layout }];
   }
@@ -52,11 +58,11 @@
   drawn.set("chart-f_beta", curves("threshold", "f_beta", ["threshold", `F${report.beta}`]));
   drawn.set("chart-reliability", () => [each((checkpoint, label, number) => {
     const [predicted, observed, pixels] = checkpoint.curves[label].reliability;
-    return [line(predicted, observed, called(number, label), classes[label].colour, number, { mode: "lines+markers", customdata: pixels,
+    return [line(predicted, observed, called(number, label), inkOf(label), number, { mode: "lines+markers", customdata: pixels,
       hovertemplate: "<b>%{fullData.name}</b><br>says %{x:.3f}<br>is so %{y:.3f}<br>%{customdata:,} pixels<extra></extra>" })];
   }), { xaxis: { title: { text: "predicted probability" }, range: [-0.01, 1.01] }, yaxis: { title: { text: "share that is so" }, range: [-0.02, 1.02] }, ...diagonal() }]);
   drawn.set("chart-spread", () => [checkpoints.flatMap((checkpoint, number) => (checkpointsOn.has(number) ? [{
-    type: "histogram", x: checkpoint.images, name: `${of(number)}images`, xbins: { start: 0, end: 1.0001, size: 0.05 }, opacity: several ? 0.6 : 1,
+    type: "histogram", x: checkpoint.images.map((value) => (value === null ? null : Math.min(value, 0.9999))), name: `${of(number)}images`, xbins: { start: 0, end: 1.0001, size: 0.05 }, opacity: several ? 0.6 : 1,
     marker: { color: several ? ["#4878a8", "#c9772b", "#5b9a5b", "#9467bd"][number % 4] : colourOf("--accent") }, hovertemplate: "%{fullData.name}: %{y} with %{x}<extra></extra>" }] : [])),
   { barmode: "overlay", bargap: 0.06, xaxis: { title: { text: "mean IoU of the image" }, range: [0, 1] }, yaxis: { title: { text: "images" } }, showlegend: several }]);
 
@@ -69,7 +75,7 @@
     { ...points, hovertemplate: "<b>%{fullData.name}</b><br>epoch %{x}<br>%{y:.4g}<extra></extra>" }))),
   { xaxis: { title: { text: "epoch" } }, yaxis: { rangemode: "tozero" }, showlegend: true }]);
   drawn.set("chart-progress", () => [[
-    ...each((checkpoint, label, number) => (checkpoint.training ? [line(checkpoint.training.epochs, checkpoint.training.iou[label], called(number, label), classes[label].colour, number,
+    ...each((checkpoint, label, number) => (checkpoint.training ? [line(checkpoint.training.epochs, checkpoint.training.iou[label], called(number, label), inkOf(label), number,
       { ...points, hovertemplate: "<b>%{fullData.name}</b><br>epoch %{x}<br>IoU %{y:.3f}<extra></extra>" })] : [])),
     ...(classes.length > 1 ? seen().map(([checkpoint, number]) => line(checkpoint.training.epochs, checkpoint.training.mean, `${of(number)}mean`, colourOf("--ink"), number,
       { ...points, hovertemplate: "<b>%{fullData.name}</b><br>epoch %{x}<br>IoU %{y:.3f}<extra></extra>" })) : []),
