@@ -12,10 +12,12 @@
   const each = (make) => checkpoints.flatMap((checkpoint, number) => (checkpointsOn.has(number)
     ? classes.flatMap((_, label) => (classesOn.has(label) ? make(checkpoint, label, number) : [])) : []));
 
-  /** A class's colour as a thin line that is seen on any card: those of the pictures may be as light as paper. */
+  /** A class's colour as a thin line that is seen on any card: those of the pictures may be as light as paper, and take some ink then. */
   function inkOf(label) {
-    const [colour, ink] = [classes[label].colour, colourOf("--ink")].map((text) => text.match(/[\d.]+/g).map(Number));
-    return `rgb(${[0, 1, 2].map((part) => Math.round(0.55 * colour[part] + 0.45 * ink[part])).join(", ")})`;
+    const [colour, ink, card] = [classes[label].colour, colourOf("--ink"), colourOf("--card")].map((text) => text.match(/[\d.]+/g).map(Number));
+    const light = ([red, green, blue]) => (0.21 * red + 0.72 * green + 0.07 * blue) / 255;
+    const share = Math.min(0.5, Math.max(0, 0.6 - Math.abs(light(colour) - light(card))));
+    return `rgb(${[0, 1, 2].map((part) => Math.round((1 - share) * colour[part] + share * ink[part])).join(", ")})`;
   }
 
   function line(x, y, name, colour, number, more) {
