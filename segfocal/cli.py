@@ -22,7 +22,7 @@ from segfocal.config import launchers
 from segfocal.config.commandline import COMPLETES, SWEEPS, parted, run_dir_of, unknown
 from segfocal.config.layouts import FilesConfig, no_folder
 from segfocal.config.parse import mistakes, sweeps
-from segfocal.config.run import is_auto
+from segfocal.config.run import is_auto, probability_problems
 from segfocal.config.schema import CONF, register_schemas
 from segfocal.errors import INTERRUPTED, MISTAKE, Interrupted, UserError, long_names_told
 from segfocal.parallel import ending
@@ -78,7 +78,8 @@ def _start(main: Callable[[], Any], schema: type, config_name: str) -> None:
         missing = (
             no_folder(data.root) if runs_here and isinstance(data, FilesConfig) and data.root else []
         )  # torch would take seconds before
-        return [*auto, *missing, *(unwritable(str(named), "hydra.run.dir") if named else []), *started_problems(config, place, sweep)]
+        locked = unwritable(str(named), "hydra.run.dir") if named else []
+        return [*auto, *missing, *locked, *probability_problems(config), *started_problems(config, place, sweep)]
 
     problems = [] if completes else [*unknown(flags), *mistakes(schema, config_name, overrides, look)]
     if not problems and not completes and not sweep:

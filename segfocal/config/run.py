@@ -30,6 +30,17 @@ def is_auto(config: Any) -> bool:
     return isinstance(config, TrainConfig) and config.ckpt == AUTO
 
 
+def probability_problems(config: Any) -> list[str]:
+    """A line for each loss of a training that wants probabilities, which no model here ends in; such a loss is for curves, and other code."""
+    loss = getattr(config, "loss", None)
+    parts = {"loss": loss, **{f"loss.terms.{name}": term for name, term in getattr(loss, "terms", {}).items()}}
+    return [
+        f"{key}.from_logits=false: the models here end in logits, and nothing would be learned: {key}.from_logits=true"
+        for key, part in parts.items()
+        if getattr(part, "from_logits", True) is False
+    ]
+
+
 Split = Literal["train", "val", "test"]
 AUTO = "auto"  # of `ckpt`: this very run
 FEWEST = 40  # draws of the bootstrap of which one lies beyond each end of a 95 % interval

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -164,6 +165,19 @@ runpy.run_path({str(ROOT / "train.py")!r}, run_name="__main__")
     assert "imported: []" in done.err
     assert done.code == (0 if arguments[0].startswith("-") else 2), done.err
     assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        (["loss=mindspore_course_focal"], "loss"),
+        (["loss=sum", "loss.terms=[{name:focal,from_logits:false},{name:dice}]"], "loss.terms.focal"),
+    ],
+)
+def test_a_loss_of_probabilities_is_not_trained_on_logits(overrides: list[str], key: str, tmp_path: Path) -> None:
+    done = spawn(str(ROOT / "train.py"), *overrides, f"out={tmp_path}", cwd=tmp_path)
+    assert done.code == 2
+    assert done.err == f"{key}.from_logits=false: the models here end in logits, and nothing would be learned: {key}.from_logits=true\n"
 
 
 def test_help_shows_the_commands_used_most(tmp_path_factory: pytest.TempPathFactory) -> None:
