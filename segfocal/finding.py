@@ -75,7 +75,7 @@ def batch_size(
     while size <= max(2, min(most, data.measured["train"].total)):
         data.batch_size, module = size, build(config)
         try:
-            _trainer(config, device, run_dir, STEPS).fit(module, datamodule=data)
+            _trainer(config, device, run_dir, epochs=STEPS).fit(module, datamodule=data)
         except (RuntimeError, MemoryError) as error:
             if not (out_of_memory(error) or is_oom_error(error)):
                 raise
@@ -126,16 +126,21 @@ def steepest(rates: list[float], losses: list[float]) -> float | None:
     return rates[WINDOW // 2 + WINDOW + int(slopes.argmin())] if slopes.min() < 0 else None
 
 
-def _trainer(config: TrainConfig, device: PlacedDevice, run_dir: Path, steps: int = -1) -> Trainer:
-    """As the run's, in what takes memory and makes steps."""
+def _trainer(config: TrainConfig, device: PlacedDevice, run_dir: Path, epochs: int | None = None) -> Trainer:
+    """As the run's, in what takes memory and makes steps.
+
+    Args:
+        epochs: of one step, and a validation of the batch of most pixels, which is the first; None: whole epochs, as many as are asked for.
+    """
     seed_everything(config.seed, verbose=False)
     options = device.trainer_options()
+    if epochs:
+        options |= {"limit_train_batches": config.trainer.accumulate, "limit_val_batches": 1, "check_val_every_n_epoch": epochs}
     return Trainer(
         default_root_dir=run_dir,
         plugins=[*options.pop("plugins"), DurableCheckpointIO()],
         **options,
-        max_steps=steps,
-        max_epochs=1000,  # more than is ever tried; schedules want a number
+        max_epochs=epochs or 1000,  # more than is ever tried; schedules want a number
         accumulate_grad_batches=config.trainer.accumulate,
         gradient_clip_val=config.trainer.gradient_clip or None,
         callbacks=averaging(config),

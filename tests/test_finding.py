@@ -16,6 +16,7 @@ from segfocal import engine, finding
 from segfocal.data.datamodule import SegmentationData
 from segfocal.errors import UserError
 from segfocal.finding import Memory, steepest
+from segfocal.module import SegmentationModule
 from segfocal.parallel.devices import placed
 from tests.test_profiles import SMALL, kept
 from tests.test_training import configured, curve, equal
@@ -51,7 +52,7 @@ def test_batches_that_do_not_fit_are_not_taken(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(finding, "free_memory", lambda: 400_000_000)
     tried: list[int] = []
     plain = finding._trainer
-    monkeypatch.setattr(finding, "_trainer", lambda *of: tried.append(2 ** (len(tried) + 1)) or plain(*of))
+    monkeypatch.setattr(finding, "_trainer", lambda *of, **named: tried.append(2 ** (len(tried) + 1)) or plain(*of, **named))
     monkeypatch.setattr(engine, "build_trainer", enough)
     large = ["data.size=256", "data.crop=null", "data.val=1", "data.test=1", "trainer.find_batch_size=64"]
     with caplog.at_level(logging.INFO, "segfocal"), pytest.raises(Enough):
@@ -63,6 +64,22 @@ def test_batches_that_do_not_fit_are_not_taken(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(finding, "free_memory", lambda: 1_000_000)
     with pytest.raises(UserError, match=r"^trainer.find_batch_size=64: not even 2 crops fit into memory"):
         ran(tmp_path / "none", *large, "data.size=512", "data.train=2")
+
+
+def test_each_size_is_tried_with_three_steps_and_a_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, int]] = []
+    plain = SegmentationModule._step
+
+    def watched(self: SegmentationModule, batch: Any, stage: str) -> Any:
+        seen.append((stage, len(batch.image)))
+        return plain(self, batch, stage)
+
+    monkeypatch.setattr(SegmentationModule, "_step", watched)
+    config = configured(*LONGER, "data.val=3", "trainer.find_batch_size=4", "trainer.accumulate=2")
+    data = SegmentationData(config.data, config.augment, config.task, 3, 0, 0, sampling=config.sampling)
+    train = data.check()["train"]
+    engine.decided(config, data, placed(config.profile, config.trainer.precision, 0), tmp_path, train)
+    assert seen == [("train", 2)] * 6 + [("val", 2)] + [("train", 4)] * 6 + [("val", 3)]
 
 
 def test_the_peak_of_memory_is_that_since_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import groupby, islice
@@ -173,7 +174,8 @@ class BatchesOfKeys(Protocol):
 
 
 class SameSizeBatches:
-    """Batches of whole images of one size, in order of the samples: no image is padded because of its neighbours.
+    """Batches of whole images of one size: no image is padded because of its neighbours. The one of most pixels comes first, so that memory
+    which does not suffice is met at once; those of as many follow in order of the samples.
 
     Args:
         sizes: height and width of each sample.
@@ -185,6 +187,7 @@ class SameSizeBatches:
         for _, group in groupby(sorted(range(len(sizes)), key=lambda index: sizes[index]), key=lambda index: sizes[index]):
             keys = [Key(0, index) for index in group]
             self.batches += [keys[start : start + batch_size] for start in range(0, len(keys), batch_size)]
+        self.batches.sort(key=lambda keys: -len(keys) * math.prod(sizes[keys[0].sample]))
 
     def __len__(self) -> int:
         return len(self.batches)

@@ -64,6 +64,13 @@ def test_whole_images_are_batched_by_size_each_once() -> None:
     batches = list(SameSizeBatches(sizes, batch_size=2))
     assert sorted(key.sample for batch in batches for key in batch) == [0, 1, 2, 3, 4]
     assert all(len({sizes[key.sample] for key in batch}) == 1 and len(batch) <= 2 for batch in batches)
+    shown = [[key.sample for key in batch] for batch in batches]
+    assert shown == [[1, 4], [0, 2], [3]]  # the one of most pixels first
+
+
+def test_a_batch_of_most_pixels_need_not_be_of_the_largest_image() -> None:
+    batches = SameSizeBatches([(32, 32), (40, 32), (32, 32)], batch_size=2)
+    assert [[key.sample for key in batch] for batch in batches] == [[0, 2], [1]]
 
 
 def test_padding_is_ignored_in_masks() -> None:
