@@ -51,13 +51,14 @@ class Device:
         return self.accelerator != "cpu"
 
 
-def resolve(profile: ProfileConfig, precision: Precision | None = None, workers: int | None = None) -> Device:
+def resolve(profile: ProfileConfig, precision: Precision | None = None, workers: int | None = None, number: int = 0) -> Device:
     """The device to run on; torch's switches are set for it.
 
     Args:
         profile: of the configuration.
         precision: what `trainer.precision` asks for; it goes before the profile's.
         workers: what `data.num_workers` asks for, likewise.
+        number: of the GPU, of several that need not be alike.
 
     Raises:
         UserError: the device is not there, or does not compute in that precision.
@@ -77,8 +78,7 @@ def resolve(profile: ProfileConfig, precision: Precision | None = None, workers:
     if accelerator == "npu":
         name, chosen, why = _npu(profile, wanted, asked)
     else:
-        has_bf16 = cpu_has_bf16() if accelerator == "cpu" else torch.cuda.is_bf16_supported(including_emulation=False)
-        name = torch.cuda.get_device_name() if accelerator == "gpu" else ""
+        name, has_bf16 = _gpu(number) if accelerator == "gpu" else ("", cpu_has_bf16())
         if wanted == "bf16-mixed" and not has_bf16:
             if accelerator == "gpu":
                 raise UserError(f"{asked}: {name} does not compute in bf16: 16-mixed or 32-true")
@@ -100,6 +100,11 @@ def _why(accelerator: str) -> str:
         return "profile=auto, a CUDA GPU is seen"
     npu = "; torch_npu is installed: profile=ascend takes NPUs" if importlib.util.find_spec("torch_npu") else ""
     return f"profile=auto, no CUDA GPU is seen by torch {torch.__version__}{npu}"
+
+
+def _gpu(number: int) -> tuple[str, bool]:
+    """The name of a GPU, and whether it computes in bf16 natively: NVIDIA's since Ampere, and all of AMD's that torch runs on."""
+    return torch.cuda.get_device_name(number), bool(torch.version.hip) or torch.cuda.get_device_capability(number)[0] >= 8
 
 
 def cpu_has_bf16() -> bool:

@@ -18,7 +18,9 @@ from segfocal import engine
 from segfocal.config.parse import mistakes
 from segfocal.config.profile import ProfileConfig
 from segfocal.config.run import TrainConfig
+from segfocal.config.strategy import SingleConfig
 from segfocal.devices import resolve
+from segfocal.errors import UserError
 from segfocal.evaluation import evaluate
 from segfocal.parallel.devices import placed
 from segfocal.switches import switch
@@ -158,16 +160,22 @@ def test_tf32_and_determinism_are_set_whatever_was_set_before() -> None:
 
 
 def test_an_old_gpu_is_asked_for_bf16_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What torch says of such a card; there is none here."""
+    """What torch says of such a card, beside a newer one; there is neither here."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda number: ("Tesla T4", "A100")[number])
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda number: ((7, 5), (8, 0))[number])
     gpu = ProfileConfig(name="gpu", accelerator="gpu")
     assert resolve(gpu).precision == "16-mixed"
     with pytest.raises(Exception, match="^trainer.precision=bf16-mixed: Tesla T4 does not compute in bf16: 16-mixed or 32-true$"):
         resolve(gpu, "bf16-mixed")
     with pytest.raises(Exception, match="^profile.precision=bf16-mixed: Tesla T4 does not"):
         resolve(dataclasses.replace(gpu, precision="bf16-mixed"))
+    newer = placed(gpu, strategy=SingleConfig(), devices=[1])
+    assert newer.precision == "bf16-mixed"
+    assert newer.reason.startswith("gpu (A100), precision bf16-mixed (computed natively)")
+    with pytest.raises(UserError, match=r"^trainer.devices=\[2\]: torch sees 2 GPUs, numbered from 0: ask for fewer"):
+        placed(gpu, strategy=SingleConfig(), devices=[2])
 
 
 def test_bf16_on_a_processor_without_it_is_said_to_be_slow(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

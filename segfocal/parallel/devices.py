@@ -76,9 +76,6 @@ def placed(
         UserError: it is not there, or does not do what is asked for.
     """
     place = here()
-    found = resolve(profile, precision, workers)
-    if workers is None and profile.num_workers is None and place.local_world > 1:  # the processes of a machine share its cores
-        found = resolve(profile, precision, min(found.workers, max(1, (os.cpu_count() or 1) // place.local_world)))
     if (
         strategy is not None
         and devices is not None
@@ -86,17 +83,21 @@ def placed(
     ):
         raise UserError(f"trainer.devices={devices}: train.py, torchrun or srun start {count} processes; there is {place.local_world}")
     numbers = devices if isinstance(devices, list) else list(range(place.local_world))
+    if profile.accelerator in ("gpu", "auto") and 0 < torch.cuda.device_count() <= max(numbers):
+        raise UserError(
+            f"trainer.devices={devices or place.local_world}: torch sees {torch.cuda.device_count()} GPUs, numbered from 0: "
+            "ask for fewer, or see CUDA_VISIBLE_DEVICES; under srun each process has to see all of them (--gpus-per-node, not --gpus-per-task)"
+        )
+    number = numbers[place.local_rank]
+    found = resolve(profile, precision, workers, number)
+    if workers is None and profile.num_workers is None and place.local_world > 1:  # the processes of a machine share its cores
+        found = resolve(profile, precision, min(found.workers, max(1, (os.cpu_count() or 1) // place.local_world)), number)
     if isinstance(devices, list) and found.accelerator == "cpu":
         raise UserError(f"trainer.devices={devices}: a CPU has no numbers (profile={profile.name} has come to the CPU)")
     if getattr(strategy, "sync_batchnorm", False) and found.accelerator == "cpu":
         raise UserError(f"strategy.sync_batchnorm=true: torch has it for no CPU, which profile={profile.name} has come to")
     if strategy is not None and strategy.name == "fsdp" and found.precision == "16-mixed":
         raise UserError("strategy=fsdp: not with the scaled gradients of 16-mixed, which the device wants: trainer.precision=32-true")
-    if found.accelerator == "gpu" and max(numbers) >= torch.cuda.device_count():
-        raise UserError(
-            f"trainer.devices={devices or place.local_world}: torch sees {torch.cuda.device_count()} GPUs, numbered from 0: "
-            "ask for fewer, or see CUDA_VISIBLE_DEVICES; under srun each process has to see all of them (--gpus-per-node, not --gpus-per-task)"
-        )
     values = {item.name: getattr(found, item.name) for item in dataclasses.fields(found)}
     return PlacedDevice(**values, place=place, strategy=strategy or SingleConfig(), numbers=numbers)
 
