@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -19,6 +20,7 @@ from segfocal.parallel.place import OURS, Place
 BACKENDS = {"cpu": "gloo", "gpu": "nccl", "npu": "hccl"}
 PATIENCE = timedelta(days=7)  # while one process reads the data, the others wait
 TIMEOUT = timedelta(minutes=30)  # in a collective, where they are all about as fast
+PAUSE = 0.1  # seconds between two looks at who is there
 
 
 class Team:
@@ -59,9 +61,14 @@ class Team:
             self.store.set(key, "done")
 
     def wait(self) -> None:
-        """Until all are here."""
-        if self.store is not None:
-            dist.barrier()
+        """Until all are here, or one has failed: looking at the data may take one machine longer than a collective waits."""
+        if self.store is None:
+            return
+        key, self.turns = f"meeting {self.turns}", self.turns + 1
+        self.store.add(key, 1)
+        while self.store.add(key, 0) < self.place.world and not self.failed():
+            time.sleep(PAUSE)
+        dist.barrier()
 
     def agreed(self, code: int | None, step: int) -> int | None:
         """With which exit code to end now; None: not now. Each process asks after each step, and all are told so after the same one.
