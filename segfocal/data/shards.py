@@ -96,7 +96,7 @@ class Copies:
         kept = sorted(self._kept())
         taken = sum(size for _, size, _ in kept)
         for _, size, path in kept:
-            if taken > self.budget and path != needed:
+            if taken > self.budget and path != needed and not _written(path):
                 path.unlink(missing_ok=True)  # who has opened it reads on
                 taken -= size
 
@@ -110,6 +110,19 @@ class Copies:
                 continue
             found.append((about.st_mtime, about.st_size, path))
         return found
+
+
+def _written(path: Path) -> bool:
+    """Whether it is a part of a copy that a process is making."""
+    from filelock import FileLock, Timeout  # as above
+
+    if path.suffix != ".part":
+        return False
+    try:
+        with FileLock(f"{path.with_suffix('').with_suffix('')}.lock", blocking=False):
+            return False
+    except Timeout:
+        return True
 
 
 def download(url: str, name: str, path: Path) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from filelock import FileLock
 from PIL import Image
 
 from segfocal.config.augment import AugmentConfig
@@ -342,6 +343,20 @@ def test_a_copy_that_breaks_off_leaves_nothing(made: Path, tmp_path: Path, monke
             source.read(0)
     assert not [path for path in room.rglob("chunk*") if path.suffix != ".lock"]
     assert same(source.read(0), streamed(made).sources["train"].read(0))
+
+
+def test_room_is_made_of_what_was_left_behind_not_of_what_is_being_copied(made: Path, tmp_path: Path) -> None:
+    room = tmp_path / "room"
+    source = streamed(f"local:{made}", shards_dir=str(room), shards_gb=1e-9).sources["train"]
+    source.read(0)
+    (first,) = shards_in(room)
+    part = first.with_name("chunk-0-1.bin.1234.part")
+    part.write_bytes(b"half of it")
+    with FileLock(first.with_name("chunk-0-1.bin.lock")):  # as another process does
+        source.read(5)
+        assert part.exists()
+    source.read(0)
+    assert not part.exists()
 
 
 def _read_all(source: Source, wanted: list[bytes], order: list[int], wrong: Any) -> None:
