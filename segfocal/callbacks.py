@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,13 @@ class KeptCheckpoint(NumbersAreBest):
     """
 
     validated = False
+    superfluous: Sequence[str] = ()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        if trainer.is_global_zero:  # by now all processes have seen what there was
+            for path in self.superfluous:
+                Path(path).unlink(missing_ok=True)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.validated = True
@@ -171,9 +179,9 @@ class KeptCheckpoint(NumbersAreBest):
         """Where fewer are to be kept than before: Lightning takes one away only while there are just as many as are to be kept."""
         scores = self.best_k_models
         order = sorted(scores, key=lambda path: float(scores[path]), reverse=self.mode == "max")
-        for path in order[self.save_top_k :]:
+        self.superfluous = order[self.save_top_k :]
+        for path in self.superfluous:
             del scores[path]
-            Path(path).unlink(missing_ok=True)
             self.kth_best_model_path = order[self.save_top_k - 1]
             self.kth_value = scores[self.kth_best_model_path]
 

@@ -8,10 +8,15 @@ import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
+from lightning.pytorch import LightningModule
 
 from segfocal import checkpoint as checkpoints
+from segfocal.callbacks import BestFew
 from tests.conftest import ROOT, run
 from tests.reliability.chained import differing, kept, train
 
@@ -149,6 +154,24 @@ def test_a_run_that_goes_on_keeps_as_many_of_the_best_as_it_is_told_now(tmp_path
     more = [*best, "callbacks.keep_best=2", "trainer.max_epochs=6"]
     assert train(tmp_path, *SMALL, *more, "out=rest", f"ckpt={folder.parent}").code == 0
     assert len(list((only(tmp_path, "rest/*") / "checkpoints").glob("best-*.ckpt"))) == 2
+
+
+def test_processes_that_go_on_see_the_same_best_before_one_removes_what_is_too_much(tmp_path: Path) -> None:
+    paths = [tmp_path / f"best-{step:06d}.ckpt" for step in (2, 4, 6)]
+    for path in paths:
+        path.touch()
+    few = BestFew(tmp_path, filename="best-{step:06d}", monitor="val/loss", mode="min", save_top_k=3)
+    few.best_k_models = {str(path): torch.tensor(score) for path, score in zip(paths, (0.3, 0.1, 0.2), strict=True)}
+    few.best_model_path, few.kth_best_model_path = str(paths[1]), str(paths[0])
+    leading, other = (BestFew(tmp_path, filename=few.filename, monitor="val/loss", mode="min", save_top_k=2) for _ in range(2))
+    for process in (leading, other):
+        process.load_state_dict(few.state_dict())
+    assert sorted(other.best_k_models) == sorted(leading.best_k_models) == [str(path) for path in paths[1:]]
+    for process, is_leading in ((other, False), (leading, True)):
+        assert all(path.exists() for path in paths)
+        trainer: Any = SimpleNamespace(is_global_zero=is_leading)
+        process.on_train_start(trainer, LightningModule())
+    assert sorted(tmp_path.iterdir()) == paths[1:]
 
 
 def test_going_on_from_the_best_itself_it_stays_the_best(tmp_path: Path) -> None:
