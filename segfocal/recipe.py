@@ -103,7 +103,7 @@ def _with_numbers(loss: LossConfig, stored: dict[str, Any]) -> LossConfig:
     if said.keys() != numbers.keys() or any(said[key] != numbers[key] for key in said if key.split(".")[-1] == "name"):
         return loss
     for key, word in said.items():
-        if isinstance(word, str) and isinstance(numbers[key], int | float | list):
+        if isinstance(word, str) and isinstance(numbers[key], int | float | list) and not isinstance(numbers[key], bool):
             loss = _with(loss, key.split("."), numbers[key])
     return loss
 

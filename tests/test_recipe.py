@@ -252,6 +252,9 @@ def test_a_run_that_goes_on_takes_numbers_for_words_alone() -> None:
     begun, _ = settled(words, split(words, blobs()), 1)
     assert isinstance(begun.loss.prior, list)  # type: ignore[attr-defined]  # of logit-adjusted cross-entropy
     assert kept(words, dataclasses.asdict(begun)).loss == begun.loss
+    switch = configured("task=binary", *AUTO, "loss=focal", "loss.normalized=smp")
+    off = dataclasses.asdict(configured("task=binary", *AUTO, "loss=focal", "loss.normalized=false"))
+    assert kept(switch, {**stored, "loss": off["loss"]}).loss == switch.loss
 
 
 @pytest.mark.parametrize(

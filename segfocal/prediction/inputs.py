@@ -6,6 +6,7 @@ import itertools
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, get_args
 
+from segfocal.config.layouts import FolderConfig
 from segfocal.config.predict import Kind
 from segfocal.data.faults import Fault, told
 from segfocal.data.formats import IMAGE_SUFFIXES
@@ -35,7 +36,7 @@ class Item(NamedTuple):
 def find(given: list[str]) -> list[Item]:
     """The images of files, folders and patterns, each once; in folders those that end as images do.
 
-    A folder that holds predictions is passed over where it lies in a folder that is given.
+    A folder that holds predictions, or masks beside their images, is passed over where it lies in a folder that is given.
 
     Raises:
         UserError: a line for each of them that there is nothing of.
@@ -74,11 +75,12 @@ def _items(text: str) -> list[Item] | Fault:
 
 def _of_folders(places: list[Path], base: Path) -> list[Item]:
     files = itertools.chain.from_iterable(files_below(place) if place.is_dir() else [place] for place in places)
-    images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES and not _is_prediction(path, base)]
+    images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES and not _is_told(path, base)]
     return [Item(path, path.relative_to(base).as_posix()) for path in dict.fromkeys(images)]
 
 
-def _is_prediction(path: Path, base: Path) -> bool:
-    """Whether it was written by an earlier call."""
-    between = itertools.takewhile(lambda folder: folder != base, path.parents)
-    return any(folder.name in get_args(Kind) and (folder.parent / RECORD).is_file() for folder in between)
+def _is_told(path: Path, base: Path) -> bool:
+    """Whether it says what is on an image: it was written by an earlier call, or is a mask of `data=folder`."""
+    between = list(itertools.takewhile(lambda folder: folder != base, path.parents))
+    predicted = any(folder.name in get_args(Kind) and (folder.parent / RECORD).is_file() for folder in between)
+    return predicted or any(folder.name == FolderConfig.masks and (folder.parent / FolderConfig.images).is_dir() for folder in between)

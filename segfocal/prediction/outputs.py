@@ -122,7 +122,9 @@ def folder_names(classes: list[str]) -> list[str]:
     found: list[str] = []
     for number, name in enumerate(classes):
         safe = re.sub(r"[/\\\x00-\x1f]", "_", name).lstrip(".")[:80] or f"class_{number}"
-        found.append(f"{safe}_{number}" if safe in found else safe)
+        while safe in found:
+            safe += f"_{number}"
+        found.append(safe)
     return found
 
 

@@ -50,6 +50,18 @@ def test_predictions_are_not_read_back(here: Path, ckpts: dict[str, Path]) -> No
     assert len(table(here / "photos")) == 2
 
 
+def test_masks_beside_their_images_are_not_predicted_unless_they_are_asked_for(here: Path, ckpts: dict[str, Path]) -> None:
+    for name in ("images/train/a", "masks/train/a", "masks/crack/b"):
+        picture(here / f"root/{name}.png")
+    assert called(ckpts["binary"], "out=first", given="root") == 0
+    assert files(here / "first" / "ids") == {"images/train/a.png"}
+    assert called(ckpts["binary"], "out=second", given="root/masks") == 0
+    assert files(here / "second" / "ids") == {"train/a.png", "crack/b.png"}
+    shutil.rmtree(here / "root/images")
+    assert called(ckpts["binary"], "out=third", given="root") == 0
+    assert files(here / "third" / "ids") == {"masks/train/a.png", "masks/crack/b.png"}
+
+
 def test_unreadable_images_are_named_and_left_out(here: Path, ckpts: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     (here / "photos/text.png").write_text("no image")
     (here / "photos/empty.jpg").touch()

@@ -139,3 +139,4 @@ def test_class_names_stay_in_their_folder() -> None:
         "class_4",
         "tab_bed",
     ]
+    assert outputs.folder_names(["a_b_2", "a/b", "a_b"]) == ["a_b_2", "a_b", "a_b_2_2"]
