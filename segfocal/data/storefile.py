@@ -50,6 +50,8 @@ def on_disk(source: Source, layout: Layout, cache_gb: float | None, taken: int, 
         kinds = None if again else kept(path, layout)
         how = "taken up from"
         if kinds is None or (cache_gb is not None and len(kinds) != count):
+            if layout.size(count) > free_disk(folder):  # there is no room for both; what is replaced is of no use to anybody
+                remove(older, folder)
             kinds = write(path, source, layout, count) if count else np.empty(0, np.uint8)
             how = "written to"
             remove([old for old in older if old != path], folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import multiprocessing
 import os
@@ -21,6 +22,7 @@ from segfocal.config.data import SyntheticConfig
 from segfocal.config.layouts import FolderConfig
 from segfocal.config.synthetic import SYNTHETIC_CLASSES
 from segfocal.config.task import TaskConfig
+from segfocal.data import storefile
 from segfocal.data.cache import cache_dir
 from segfocal.data.datamodule import SegmentationData
 from segfocal.data.dataset import Batch
@@ -326,6 +328,32 @@ def test_what_has_changed_is_decoded_again_and_the_old_file_goes(mixed: Path) ->
     batches(opened(mixed, cache="disk", label_map={0: 0, 1: 1}))
     assert len(files()) == 4  # other settings are another file
     assert not list((cache_dir() / "samples").glob("*.tmp"))
+
+
+def test_a_new_file_takes_the_place_of_the_old_one_where_there_is_no_room_for_both(
+    mixed: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    batches(opened(mixed, cache="disk"))
+    before = files()
+    room = 1.5 * sum(path.stat().st_size for path in before)
+
+    def free(folder: Path) -> int:
+        return int(room - sum(path.stat().st_size for path in files()))
+
+    def reserve(file: int, length: int) -> None:
+        if length > free(mixed):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        plain(file, length)
+
+    plain = storefile.reserve
+    monkeypatch.setattr(storefile, "free_disk", free)
+    monkeypatch.setattr(storefile, "reserve", reserve)
+    shutil.copy(mixed / "images" / "photo_04.jpg", mixed / "images" / "photo_01.jpg")
+    data = opened(mixed, cache="disk", cache_gb=1.0)
+    data.prepare_data()
+    assert "cannot be written" not in caplog.text
+    assert len(files()) == 2
+    assert len(set(files()) & set(before)) == 1
 
 
 def test_another_room_is_another_file_only_where_one_is_said(mixed: Path) -> None:
