@@ -41,6 +41,8 @@ from segfocal.data.files import Sample
 from segfocal.data.sampling import Key
 from segfocal.data.shared import shared_tensor
 from segfocal.data.synthetic import make_sample
+from segfocal.errors import MISTAKE, UserError
+from segfocal.recipe import settled
 
 MADE = 160  # pictures
 STEPS = 64  # samples that each step is measured with
@@ -76,7 +78,7 @@ class ByHand(Dataset[Any]):
 
 def _steps(config: AugmentConfig, ignore_index: int) -> list[A.BasicTransform]:
     if any(value for key, value in dataclasses.asdict(config).items() if key in ("gamma", "colour", "distort", "lowres", "copy_paste")):
-        raise SystemExit(f"augment={config.name}: by hand there are only the steps of none, light, medium and surface")
+        raise UserError(f"augment={config.name}: by hand there are only the steps of none, light, medium and surface")
     zoom, angle = config.scale or 0.0, config.rotate
     border = {"border_mode": cv2.BORDER_CONSTANT, "fill": 0, "fill_mask": ignore_index, "mask_interpolation": cv2.INTER_NEAREST}
     light = {"brightness_limit": config.brightness, "contrast_limit": config.contrast}
@@ -198,28 +200,42 @@ def _each(function: Callable[[int], Any], count: int) -> float:
     return statistics.median(rounds[1:])
 
 
-def main() -> None:
-    """Print both tables."""
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("overrides", nargs="*")
-    arguments.add_argument("--workers", nargs="+", type=int, default=[0, 2])
-    arguments.add_argument("--rounds", type=int, default=5)
-    given = arguments.parse_args()
-    torch.set_num_threads(1)
+def tables(overrides: list[str], workers: list[int], rounds: int) -> None:
+    """Print both.
+
+    Raises:
+        UserError: the data cannot be read, or by hand there is nothing of the kind.
+    """
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = f"{folder}/cache"
         Path(folder, "made").mkdir()
-        made = [] if any(each.startswith("data.root=") for each in given.overrides) else make(Path(folder, "made"))
-        ((_, config),) = parse_sweep(
-            TrainConfig, "train", ["data=folder", "augment=medium", "data.batch_size=8", "sampling=uniform", *made, *given.overrides], 1
-        )
+        made = [] if any(each.startswith("data.root=") for each in overrides) else make(Path(folder, "made"))
+        usual = ["data=folder", "augment=medium", "data.batch_size=8", "sampling=uniform", *made]
+        ((_, config),) = parse_sweep(TrainConfig, "train", [*usual, *overrides], 1)
+        data = opened(config, "none", 0)
+        config, _ = settled(config, data.measured["train"], 1)
+        by_hand(config, data)  # which refuses what it does not have
         print("| workers | " + " | ".join(("by hand", "none", "ram", "disk")) + " | images per second |\n|---|---|---|---|---|---|")
-        for workers in given.workers:
-            speeds = [statistics.median(speeds) for speeds in throughput(config, workers, given.rounds).values()]
-            print(f"| {workers} | " + " | ".join(f"{speed:.0f} ({speed / speeds[0]:.2f})" for speed in speeds) + " | |")
+        for count in workers:
+            speeds = [statistics.median(speeds) for speeds in throughput(config, count, rounds).values()]
+            print(f"| {count} | " + " | ".join(f"{speed:.0f} ({speed / speeds[0]:.2f})" for speed in speeds) + " | |")
         print("\n| milliseconds a sample | by hand | segfocal |\n|---|---|---|")
         for step, (plain, ours) in steps(config).items():
             print(f"| {step} | {'' if plain is None else f'{plain:.2f}'} | {ours:.2f} |")
+
+
+def main() -> None:
+    """Take the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("overrides", nargs="*", help="of train.py")
+    parser.add_argument("--workers", nargs="+", type=int, default=[0, 2])
+    parser.add_argument("--rounds", type=int, default=5)
+    given = parser.parse_intermixed_args()
+    torch.set_num_threads(1)
+    try:
+        tables(given.overrides, given.workers, given.rounds)
+    except UserError as error:
+        parser.exit(MISTAKE, f"{error}\n")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from segfocal.cli import command, refuse_flags
 from segfocal.config.data import DATA
 from segfocal.config.parse import parse_sweep
 from segfocal.config.run import TrainConfig
@@ -37,8 +38,9 @@ def size(folder: Path) -> float:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
 
 
-def main(overrides: list[str]) -> None:
-    """Print a row a source."""
+def table(overrides: list[str]) -> str:
+    """A row a source."""
+    refuse_flags(overrides, "benchmarks.streaming")
     ((_, config),) = parse_sweep(TrainConfig, "train", overrides, 1)
     with tempfile.TemporaryDirectory() as folder:
         packed = Path(folder) / "pack"
@@ -54,10 +56,9 @@ def main(overrides: list[str]) -> None:
         for seed in range(ROUNDS):
             for name, source in sources.items():
                 taken[name].append(rate(source, seed))
-    print(f"| source, {len(source)} samples | images/s |\n| --- | --- |")
-    for name, rates in taken.items():
-        print(f"| `{name}` | {statistics.median(rates):.0f} |")
+    rows = [f"| `{name}` | {statistics.median(rates):.0f} |" for name, rates in taken.items()]
+    return "\n".join([f"| source, {len(source)} samples | images/s |", "| --- | --- |", *rows])
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    command(table, sys.argv[1:], __doc__)
