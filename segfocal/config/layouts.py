@@ -28,7 +28,7 @@ class FilesConfig(DataConfig):
     Args:
         root: the folder that everything is in.
         fractions: shares of train, val and test where the splits are drawn, by seed; they sum to 1.
-        stratify: give each split its share of the images of each class, the rarest class first.
+        stratify: give each split its share of the images of each class, the rarest class first, for which each mask is read, whatever `check` says.
         splits: instead of drawing, the splits of an earlier run: its splits.json, or what that holds. A run that goes on and an
             evaluation take those of the checkpoint: samples that have come since are in none.
         group: a regular expression that finds in a sample's name what it shares with those that are nearly the same picture; its first
