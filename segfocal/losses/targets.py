@@ -107,6 +107,8 @@ def align(mode: Mode, logits_NCHW: Tensor, target: Tensor, ignore_index: int | N
     Raises:
         ValueError: for integer logits, and for shapes that do not go together.
     """
+    if target.dtype in (torch.uint16, torch.uint32, torch.uint64):
+        target = target.long()  # torch stores these, as they come from PNGs, and compares next to nothing of them
     if target.dtype in (torch.uint8, torch.int8) and ignore_index is not None:
         info = torch.iinfo(target.dtype)
         if not info.min <= ignore_index <= info.max:

@@ -11,13 +11,24 @@ from segfocal.losses.targets import align
 LOSSES = [FocalLoss, CrossEntropyLoss, DiceLoss]
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64, torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "dtype", [torch.uint8, torch.int16, torch.uint16, torch.int32, torch.uint32, torch.int64, torch.float32, torch.float64]
+)
 def test_any_dtype_that_holds_whole_labels(dtype):
     target = torch.tensor([[[0, 2, 255, 1]]]).to(dtype)
-    labels = align("multiclass", torch.zeros(1, 3, 1, 4), target, 255)
+    labels = align("multiclass", torch.zeros(1, 3, 1, 4), target, 255).check()
     assert labels.target_NKHW.dtype == torch.int64
     assert labels.target_NKHW.tolist() == [[[[0, 2, 0, 1]]]]
     assert labels.valid_NKHW.tolist() == [[[[True, True, False, True]]]]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_masks_of_two_bytes_as_pngs_have_them(loss):
+    logits, target = torch.randn(1, 3, 1, 4), torch.tensor([[[0, 2, 65535, 1]]])
+    module = loss("multiclass", ignore_index=65535)
+    assert module(logits, target.to(torch.uint16)) == module(logits, target)
+    with pytest.raises(ValueError, match="the target holds 65535;"):
+        loss("multiclass", ignore_index=-1)(logits, target.to(torch.uint16))  # compared modulo 65536 it would be ignored
 
 
 def test_bool_masks():
