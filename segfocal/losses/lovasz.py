@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from segfocal.config.loss_overlap import LovaszConfig
 from segfocal.config.task import Mode, TaskConfig
@@ -83,11 +82,22 @@ class LovaszLoss(nn.Module):
 def jaccard(errors_NCP: Tensor, truth_NCP: Tensor) -> Tensor:
     """The Lovász extension of the Jaccard loss: sums (N, C) over errors >= 0 of pixels, those of label 1 by `truth`."""
     errors_NCP, order_NCP = errors_NCP.sort(dim=2, descending=True)
-    truth_NCP = truth_NCP.gather(2, order_NCP).float()
-    positives_NC1 = truth_NCP.sum(2, keepdim=True)
-    union_NCP = positives_NC1 + (1 - truth_NCP).cumsum(2)
-    loss_NCP = 1 - (positives_NC1 - truth_NCP.cumsum(2)) / union_NCP
-    return (errors_NCP * (loss_NCP - F.pad(loss_NCP[..., :-1], (1, 0)))).sum(2)
+    return (errors_NCP * _steps(truth_NCP.gather(2, order_NCP))).sum(2)
+
+
+def _steps(truth_NCP: Tensor) -> Tensor:
+    """What each mistake, one after the other, adds to 1 - I / U,
+
+        1 / U              on a pixel of label 1, which leaves the intersection I
+        I / (U (U - 1))    on one of label 0, which joins the union U; the first one where there is no label 1 adds all, 1
+
+    with I and U after it. From counts: of the difference of two losses near 1, single precision has no digit left among millions.
+    """
+    found_NCP = truth_NCP.cumsum(2, dtype=torch.int32)
+    positives_NC1 = found_NCP[..., -1:]
+    union_NCP = torch.arange(1, truth_NCP.shape[2] + 1, dtype=torch.int32, device=truth_NCP.device) + (positives_NC1 - found_NCP)
+    share_NCP = (positives_NC1 - found_NCP) / (union_NCP - 1)
+    return share_NCP.masked_fill(truth_NCP | (union_NCP == 1), 1.0) / union_NCP
 
 
 @LOSSES.builder(LovaszConfig)

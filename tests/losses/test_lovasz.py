@@ -9,7 +9,7 @@ import pytest
 import torch
 from segmentation_models_pytorch.losses import LovaszLoss as SMPLovaszLoss
 
-from segfocal.losses.lovasz import LovaszLoss
+from segfocal.losses.lovasz import LovaszLoss, jaccard
 
 MODES = ["binary", "multiclass", "multilabel"]
 
@@ -112,6 +112,15 @@ def test_an_image_without_labels_changes_nothing(mode, per_image):
     more = torch.cat([logits, logits]), torch.cat([target, torch.full_like(target, 255)])
     loss = LovaszLoss(mode, per_image, ignore_index=255)
     torch.testing.assert_close(loss(*more), loss(logits, target))
+
+
+def test_what_a_mistake_adds_has_all_digits_among_a_million_pixels():
+    generator = torch.Generator().manual_seed(0)
+    errors, truth = torch.linspace(1, 0, 2**20).reshape(1, 1, -1), torch.rand((1, 1, 2**20), generator=generator) < 0.1
+    _, grad = gradient(lambda worst, labels: jaccard(worst, labels).sum(), errors, truth)
+    found = truth.double().cumsum(2)
+    loss = 1 - (truth.sum() - found) / (truth.sum() + (~truth).double().cumsum(2))
+    torch.testing.assert_close(grad.double(), loss.diff(dim=2, prepend=torch.zeros(1, 1, 1).double()), rtol=1e-6, atol=1e-14)
 
 
 def test_an_empty_mask_punishes_the_worst_false_positive():
