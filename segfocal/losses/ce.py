@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -30,14 +32,14 @@ class CrossEntropyLoss(nn.Module):
     Shape:
         - logits: (N, 1, H, W) in binary, else (N, C, H, W); fp16 and bf16 are computed in fp32.
         - target: (N, H, W) or (N, 1, H, W); in multilabel (N, C, H, W).
-        - returns: a scalar; 0 where everything is ignored.
+        - returns: a scalar; 0 where everything is ignored, or all pixels are of classes without weight.
 
     Raises:
         ValueError: for shapes that do not go together, integer logits, as many weights as there are not channels, and on the CPU for
             labels out of range.
 
     Reference:
-        torch.nn.functional.cross_entropy and binary_cross_entropy_with_logits, which give NaN where everything is ignored, or know no
+        torch.nn.functional.cross_entropy and binary_cross_entropy_with_logits, which give NaN where nothing has a weight, or know no
         ignore_index. Label smoothing: Szegedy et al., arXiv 1512.00567, section 7.
     """
 
@@ -71,7 +73,7 @@ class CrossEntropyLoss(nn.Module):
             positive_weight = None if weight_C is None else per_channel(weight_C, logits)
             terms = F.binary_cross_entropy_with_logits(logits, soft, pos_weight=positive_weight, reduction="none")
             count_N = count("elements", labels, logits.shape[1])
-        return reduce(torch.where(labels.valid_NKHW, terms, 0.0).flatten(1).sum(1), count_N, "mean")
+        return reduce(torch.where(labels.valid_NKHW, terms, 0.0).flatten(1).sum(1), count_N, "mean", empty=math.inf)
 
     def extra_repr(self) -> str:
         return f"mode={self.mode!r}, label_smoothing={self.label_smoothing}, ignore_index={self.ignore_index}"

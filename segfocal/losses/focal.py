@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields
 
 from torch import Tensor, nn
@@ -130,7 +131,8 @@ class FocalLoss(nn.Module):
         if config.reduction == "none":
             terms = decision.terms(logits_NCHW, labels.check(), config.normalized)
             return self._as_target(terms, target)
-        weight_N = image_weights(self._counts(logits_NCHW, counted), config.reduction, logits_NCHW)
+        empty = math.inf if config.denominator == "weights" else 1.0
+        weight_N = image_weights(self._counts(logits_NCHW, counted), config.reduction, logits_NCHW, empty)
         if config.normalized == "smp" or labels.distribution:
             sum_N = decision.terms(logits_NCHW, labels.check(), config.normalized).flatten(1).sum(1)
         else:

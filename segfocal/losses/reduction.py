@@ -14,7 +14,7 @@ from segfocal.config.loss import Denominator, Reduction
 from segfocal.losses.targets import Labels
 
 
-def reduce(sum_N: Tensor, count_N: Tensor | int, reduction: Reduction) -> Tensor:
+def reduce(sum_N: Tensor, count_N: Tensor | int, reduction: Reduction, empty: float = 1.0) -> Tensor:
     """Reduce the images' sums to a number.
 
         sum               sum over everything
@@ -23,14 +23,15 @@ def reduce(sum_N: Tensor, count_N: Tensor | int, reduction: Reduction) -> Tensor
 
     Args:
         sum_N: sums of values, ignored ones being 0.
-        count_N: what each image brings to the denominator, see `count`; a number is that of every image. A denominator of 0 is taken as 1: nothing to learn from is 0
-            and not NaN, and false positives count although there is no positive.
+        count_N: what each image brings to the denominator, see `count`; a number is that of every image.
         reduction: one of the above.
+        empty: what a denominator of 0 is taken as. With 1 nothing to learn from is 0 and not NaN, and false positives count although
+            there is no positive; with inf the value is 0 although smoothed labels have one, as is right for a sum of `weights`.
 
     Returns:
         A scalar, attached to the graph; the same on every process, see `over_processes`.
     """
-    return weighted(sum_N, image_weights(count_N, reduction, sum_N))
+    return weighted(sum_N, image_weights(count_N, reduction, sum_N, empty))
 
 
 def weighted(sum_N: Tensor, weight_N: Tensor) -> Tensor:
@@ -38,7 +39,7 @@ def weighted(sum_N: Tensor, weight_N: Tensor) -> Tensor:
     return over_processes((sum_N * weight_N).sum())
 
 
-def image_weights(count_N: Tensor | int, reduction: Reduction, logits: Tensor) -> Tensor:
+def image_weights(count_N: Tensor | int, reduction: Reduction, logits: Tensor, empty: float = 1.0) -> Tensor:
     """What `reduce` multiplies the sum of each image with, (N,), fp32 at least, from logits or sums that tell type and gradient."""
     dtype = torch.promote_types(logits.dtype, torch.float32)
     if reduction == "sum":
@@ -48,7 +49,7 @@ def image_weights(count_N: Tensor | int, reduction: Reduction, logits: Tensor) -
     if isinstance(count_N, int):  # one operation in the place of five: beside a kernel of a millisecond they are felt
         return torch.full((len(logits),), 1 / max(1, count_N), dtype=dtype, device=logits.device)
     whole = not count_N.is_floating_point()
-    return (count_N.clamp_min(1) if whole else torch.where(count_N > 0, count_N, 1)).to(dtype).reciprocal()
+    return (count_N.clamp_min(1) if whole else torch.where(count_N > 0, count_N, empty)).to(dtype).reciprocal()
 
 
 def _of_batch(count_N: Tensor | int, logits: Tensor) -> Tensor | int:

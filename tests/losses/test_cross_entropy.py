@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from segfocal.losses import CrossEntropyLoss
+from segfocal.losses import CrossEntropyLoss, FocalLoss
 
 WEIGHTS = [None, [0.1, 1.0, 3.0]]
 
@@ -56,6 +58,14 @@ def test_multilabel_is_the_binary_one_of_torch_over_what_is_not_ignored(weights,
         rtol=1e-12,
         atol=1e-14,
     )
+
+
+@pytest.mark.parametrize("loss", [CrossEntropyLoss, partial(FocalLoss, denominator="weights", reduction="batchwise_mean")])
+def test_a_batch_of_pixels_without_weight_is_zero_although_its_labels_are_smoothed(loss):
+    weights = {"class_weights" if loss is CrossEntropyLoss else "alpha": [0.0, 1.0, 1.0]}
+    value, grad = gradient(lambda x: loss("multiclass", **weights, label_smoothing=0.1)(x, torch.zeros(2, 4, 5)), sample("multiclass")[0])
+    assert value == 0
+    assert grad.eq(0).all()
 
 
 def test_binary_with_a_weight_on_the_foreground():
