@@ -131,8 +131,7 @@ class FocalLoss(nn.Module):
         if config.reduction == "none":
             terms = decision.terms(logits_NCHW, labels.check(), config.normalized)
             return self._as_target(terms, target)
-        empty = math.inf if config.denominator == "weights" else 1.0
-        weight_N = image_weights(self._counts(logits_NCHW, counted), config.reduction, logits_NCHW, empty)
+        weight_N = self._weights(logits_NCHW, counted)
         if config.normalized == "smp" or labels.distribution:
             sum_N = decision.terms(logits_NCHW, labels.check(), config.normalized).flatten(1).sum(1)
         else:
@@ -146,6 +145,14 @@ class FocalLoss(nn.Module):
             return sums.value_N
         elements = count("elements", labels, logits_NCHW.shape[1], self.decision.per_channel)
         return sums.value_N * image_scale(elements, sums.factor_N)
+
+    def _weights(self, logits_NCHW: Tensor, labels: Labels) -> Tensor:
+        """What the sums of images are multiplied with."""
+        denominator, reduction = self.config.denominator, self.config.reduction
+        if denominator == "classes" and reduction == "mean":  # which does not count images
+            reduction = "batchwise_mean"
+        empty = math.inf if denominator == "weights" else 1.0
+        return image_weights(self._counts(logits_NCHW, labels), reduction, logits_NCHW, empty)
 
     def _counts(self, logits_NCHW: Tensor, labels: Labels) -> Tensor | int:
         denominator = self.config.denominator

@@ -98,7 +98,7 @@ def count(
         logits       pixels times classes, under a softmax, too
         weights      the sum of the weights over the elements; without weights the elements
         positives    labels other than 0: positives, and in multiclass the pixels of any class but the background
-        classes      the number of classes, once for the batch on all processes; in a mean
+        classes      the number of classes; it divides once, so that the `mean` of a batch with it is `batchwise_mean`
 
     Args:
         denominator: one of the above.
@@ -114,10 +114,8 @@ def count(
     if labels.ignore_index is None and denominator in ("elements", "logits", "pixels"):
         return _all(denominator, labels, channels, per_channel, class_weight_C)
     valid = labels.valid_NKHW
-    images = len(valid)
     if denominator == "classes":
-        classes = torch.tensor(float(channels), device=valid.device) if class_weight_C is None else class_weight_C.sum()
-        return (classes / max(1, images * processes())).expand(images)
+        return channels if class_weight_C is None else class_weight_C.sum().expand(len(valid))
     if denominator == "pixels":
         return _how_many(valid.any(1, keepdim=True))[:, 0]
     if denominator == "positives":

@@ -23,6 +23,7 @@ LOSSES = [
     ("multiclass", {"name": "focal", "reduction": "batchwise_mean", "form": "sigmoid"}),
     ("multilabel", {"name": "focal", "denominator": "pixels", "label_smoothing": 0.1}),
     ("multiclass", {"name": "focal", "denominator": "classes", "form": "sigmoid"}),
+    ("multilabel", {"name": "focal", "denominator": "classes", "reduction": "batchwise_mean"}),
     ("binary", {"name": "tversky"}),
     ("multiclass", {"name": "poly1_focal"}),
     ("multiclass", {"name": "ce", "class_weights": [0.2, 1.0, 2.0]}),

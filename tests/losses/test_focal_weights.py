@@ -121,6 +121,17 @@ def test_every_reduction_over_every_denominator(mode, weighted):
         assert batchwise == pytest.approx(float((sums / count.clamp_min(1e-9)).sum()), rel=1e-6)
 
 
+@pytest.mark.parametrize("reduction", ["mean", "batchwise_mean"])
+@pytest.mark.parametrize("weights", [None, [1.0, 2.0, 0.5]])
+def test_the_number_of_classes_divides_once_whatever_the_number_of_images(reduction, weights):
+    logits, target = sample("multilabel")
+    options = {"ignore_index": 255, "class_weights": weights}
+    loss = FocalLoss("multilabel", reduction=reduction, denominator="classes", **options)
+    expected = FocalLoss("multilabel", reduction="sum", **options)(logits, target) / (3 if weights is None else 3.5)
+    torch.testing.assert_close(loss(logits, target), expected)
+    torch.testing.assert_close(loss(torch.cat([logits] * 4), torch.cat([target] * 4)), 4 * expected)
+
+
 def test_without_positives_the_false_ones_still_count():
     logits = torch.zeros(1, 1, 2, 2)
     loss = FocalLoss("binary", denominator="positives", gamma=0.0)(logits, torch.zeros(1, 2, 2).long())
