@@ -23,6 +23,9 @@ class WeightedSum(nn.Module):
     Attributes:
         parts: the terms of the last call by name, without their weights and without a graph; for logs.
 
+    Raises:
+        ValueError: for weights of what is no term.
+
     Example:
         >>> from segfocal.losses import DiceLoss, FocalLoss
         >>> loss = WeightedSum({"focal": FocalLoss("binary"), "dice": DiceLoss("binary")}, {"dice": 0.5})
@@ -30,6 +33,8 @@ class WeightedSum(nn.Module):
 
     def __init__(self, terms: Mapping[str, nn.Module], weights: Mapping[str, float]) -> None:
         super().__init__()
+        if unknown := [name for name in weights if name not in terms]:
+            raise ValueError(f"weights of {', '.join(unknown)}: there is no such term; terms are {', '.join(terms)}")
         self.terms = nn.ModuleDict(terms)
         self.weights = {name: weights.get(name, 1.0) for name in terms}
         self.parts: dict[str, Tensor] = {}

@@ -14,7 +14,7 @@ from segfocal.config.loss_overlap import DiceConfig
 from segfocal.config.loss_sum import SumConfig
 from segfocal.config.task import TaskConfig
 from segfocal.engine import fit
-from segfocal.losses import DiceLoss, FocalLoss, build_loss
+from segfocal.losses import CrossEntropyLoss, DiceLoss, FocalLoss, WeightedSum, build_loss
 from tests.test_training import TINY, configured
 
 BINARY = TaskConfig(name="binary", classes=["crack"])
@@ -61,6 +61,13 @@ def test_mistakes_name_the_term():
         "loss.terms.b.include_background=false",
     ]
     assert check_loss(SumConfig(), BINARY)[0].startswith("loss.terms is empty: ")
+
+
+def test_a_weight_of_no_term_is_a_mistake_in_code_too():
+    terms = {"ce": CrossEntropyLoss("binary"), "dice": DiceLoss("binary")}
+    with pytest.raises(ValueError, match=r"^weights of dcie: there is no such term; terms are ce, dice$"):
+        WeightedSum(terms, {"ce": 1.0, "dcie": 2.0})
+    assert WeightedSum(terms, {"dice": 2.0}).weights == {"ce": 1.0, "dice": 2.0}
 
 
 def test_every_term_is_logged_and_weights_from_the_data_are_kept(tmp_path: Path) -> None:
