@@ -35,13 +35,14 @@ class WeightedSum(nn.Module):
         super().__init__()
         if unknown := [name for name in weights if name not in terms]:
             raise ValueError(f"weights of {', '.join(unknown)}: there is no such term; terms are {', '.join(terms)}")
-        self.terms = nn.ModuleDict(terms)
+        # no part of a module may be called as one of its attributes, such as `type`
+        self.terms = nn.ModuleDict({f"{name}_" if hasattr(nn.ModuleDict(), name) else name: loss for name, loss in terms.items()})
         self.weights = {name: weights.get(name, 1.0) for name in terms}
         self.parts: dict[str, Tensor] = {}
 
     def forward(self, logits_NCHW: Tensor, target: Tensor) -> Tensor:
         """The sum, a scalar."""
-        values = {name: loss(logits_NCHW, target) for name, loss in self.terms.items()}
+        values = {name: loss(logits_NCHW, target) for name, loss in zip(self.weights, self.terms.values(), strict=True)}
         self.parts = {name: value.detach() for name, value in values.items()}
         return torch.stack([self.weights[name] * value for name, value in values.items()]).sum()
 

@@ -42,6 +42,15 @@ def test_the_sum_is_that_of_its_terms_and_keeps_them(config):
     assert loss.parts == {"focal": focal.detach(), "dice": dice.detach()}
 
 
+@pytest.mark.parametrize("name", ["type", "items", "training"])
+def test_a_term_may_have_any_word_for_a_name(name):
+    loss = build_loss({"name": "sum", "terms": {"a": {"name": "dice"}, name: {"name": "ce"}}, "weights": {name: 2.0}}, BINARY)
+    logits, target = sample()
+    expected = CrossEntropyLoss("binary", ignore_index=255)(logits, target), DiceLoss("binary", ignore_index=255)(logits, target)
+    torch.testing.assert_close(loss(logits, target), 2 * expected[0] + expected[1])
+    assert loss.parts == {"a": expected[1].detach(), name: expected[0].detach()}
+
+
 def test_two_of_a_kind_have_their_places_for_names():
     config = SumConfig(terms=[{"name": "focal", "gamma": 0.0}, {"name": "focal", "gamma": 2.0}])
     assert list(config.terms) == ["focal_0", "focal_1"]
