@@ -18,7 +18,7 @@ class AsymmetricLoss(nn.Module):
     """Asymmetric loss, the mean over the labels that are not ignored of
 
         positives    w_c (1 - p)^gamma_positive * -log p
-        negatives    p_m^gamma_negative * -log(1 - p_m)        p_m = max(p - m, 0)
+        negatives    p_m^gamma_negative * -log(1 - p_m)        p_m = max(p - m, 0), so that none costs more than -log m
 
     The original takes the sum; here it is the mean, as everywhere.
 
@@ -81,7 +81,9 @@ class AsymmetricLoss(nn.Module):
         beyond = logits.sigmoid() - clip
         counts = beyond > 0
         beyond = torch.where(counts, beyond, 0.5)  # before the power, whose slope may be infinite at 0
-        return torch.where(counts, beyond**gamma * -torch.log1p(-beyond), 0.0)
+        # 1 - p_m as q + m: p - m, where p rounds to 1, has lost most digits of m, and all of one below 6e-8
+        rest = (-logits).sigmoid() + max(clip, torch.finfo(logits.dtype).tiny)
+        return torch.where(counts, beyond**gamma * -rest.log(), 0.0)
 
     def extra_repr(self) -> str:
         config = self.config

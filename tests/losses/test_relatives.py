@@ -279,6 +279,15 @@ def test_clipped_negatives_cost_nothing():
     assert grad.flatten()[2] > 0
 
 
+@pytest.mark.parametrize("clip", [1e-50, 1e-30, 1e-8, 1e-6, 1e-3, 0.05])
+def test_the_worst_negatives_cost_what_the_clip_leaves_of_them(clip):
+    logits, target = torch.tensor([[[[17.0, 200.0]]]]), torch.zeros(1, 1, 2).long()
+    value, grad = gradient(AsymmetricLoss("binary", gamma_negative=0.0, clip=clip), logits, target)
+    q = torch.tensor([1 / (1 + math.exp(17)), 0.0])
+    assert value.item() == pytest.approx((-(q + max(clip, 1.17549435e-38)).log()).mean().item(), rel=1e-6)
+    assert grad.isfinite().all()
+
+
 def test_recall_weighs_what_is_missed():
     logits = torch.tensor([[9.0, 0.0], [9.0, 0.0], [0.0, 9.0], [9.0, 0.0]]).T.reshape(1, 2, 2, 2)
     target = torch.tensor([[[0, 0], [1, 1]]])
