@@ -25,6 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segfocal.losses.labelcheck import SOFT_MOST
+
 LOG2_E = 1.4426950408889634
 ATANH = (1.0, 0.33333158, 0.20012427, 0.13980709, 0.14087329)
 
@@ -119,7 +121,7 @@ def _sigmoid_input(focus: Focus, logits: Tensor, label: Tensor) -> tuple[Tensor,
         wrong = _no_id(focus, number, x)
         y = _with_own(focus, number, torch.zeros_like(x), torch.ones_like(number))
     elif focus.soft:
-        wrong = (~((number >= 0) & (number <= 1))).to(x.dtype)  # NaN is neither
+        wrong = (~((number >= 0) & (number <= SOFT_MOST))).to(x.dtype)  # NaN is neither
         y = _where(valid, number)
     else:
         wrong = number * (number - 1)  # of whole numbers

@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+SOFT_MOST = 1 + 1e-6  # what a soft label is at most: shares in single precision may sum to a little more than 1
+
 _arriving: list[tuple[Tensor, torch.Event, str]] = []
 
 
@@ -19,15 +21,20 @@ def label_range_error(mode: str, raw: Tensor, num_ids: int, ignore_index: int | 
         return None
     lowest, highest = (float(bound) for bound in raw.aminmax())
     whole = soft or not raw.is_floating_point()
-    if whole and lowest >= 0 and highest < (num_ids if not soft else 1 + 1e-6):
+    if whole and lowest >= 0 and highest <= (SOFT_MOST if soft else num_ids - 1):
         return None  # seen in one pass, without a copy
     label = raw if ignore_index is None else raw[raw != ignore_index]
-    right = (label >= 0) & ((label <= 1 + 1e-6) if soft else (label < num_ids) & (label == label.round() if not whole else True))
-    wrong = sorted(set(label[~right].tolist()))
+    wrong = sorted(set(label[out_of_range(label, num_ids, soft)].tolist()))
     if not wrong:
         return None
     found = ", ".join(f"{value:g}" for value in wrong[:5]) + (", ..." if len(wrong) > 5 else "")
     return _message(f"the target holds {found}", mode, num_ids, ignore_index, soft)
+
+
+def out_of_range(label: Tensor, num_ids: int, soft: bool) -> Tensor:
+    """Which labels are none, by one rule on every device; NaN is none."""
+    right = (label >= 0) & (label <= (SOFT_MOST if soft else num_ids - 1))
+    return ~(right & (label == label.round())) if label.is_floating_point() and not soft else ~right
 
 
 def watch(wrong: Tensor, mode: str, num_ids: int, ignore_index: int | None) -> None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from segfocal.config.task import Mode
-from segfocal.losses.labelcheck import label_range_error, watch
+from segfocal.losses.labelcheck import label_range_error, out_of_range, watch
 
 
 class Labels(NamedTuple):
@@ -76,8 +76,7 @@ class Labels(NamedTuple):
         if self.raw_NKHW.device.type == "cpu":
             self.check_counted(torch.ones(()))
         else:
-            label = self.raw_NKHW
-            wrong = ~((label >= 0) & (label <= self.num_ids - 1))
+            wrong = out_of_range(self.raw_NKHW, self.num_ids, self.soft)
             self.check_counted((wrong & self.valid_NKHW).sum())
         return self
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
 from segfocal.losses import FocalLoss, labelcheck
+from segfocal.losses.labelcheck import out_of_range
+from segfocal.losses.targets import align
 
 
 class Event:
@@ -53,6 +57,27 @@ def test_right_labels_say_nothing_and_the_queue_has_an_end():
     Event.ready = True
     watch(0)
     assert len(labelcheck._arriving) == 1
+
+
+@pytest.mark.parametrize(
+    ("label", "soft", "wrong"),
+    [
+        (1 + 1e-7, True, False),
+        (1 + 1e-5, True, True),
+        (-1e-7, True, True),
+        (float("nan"), True, True),
+        (2.0, False, False),
+        (1.5, False, True),
+    ],
+)
+def test_what_is_counted_on_an_accelerator_is_what_is_an_error_on_the_cpu(label, soft, wrong):
+    mode, target = ("binary" if soft else "multiclass"), torch.tensor([[[label]]])
+    logits = torch.zeros(1, 1 if soft else 3, 1, 1)
+    labels = align(mode, logits, target, 255, soft)
+    assert bool(out_of_range(labels.raw_NKHW, labels.num_ids, labels.soft)) == wrong
+    assert (FocalLoss(mode).decision.sums(logits, labels, torch.ones(1)).wrong.sum() > 0) == wrong
+    with pytest.raises(ValueError, match="the target holds ") if wrong else nullcontext():
+        labels.check()
 
 
 def test_minus_one_is_not_taken_for_255_in_one_byte():
