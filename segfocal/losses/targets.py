@@ -38,6 +38,11 @@ class Labels(NamedTuple):
     soft: bool = False
 
     @property
+    def far(self) -> bool:
+        """Whether looking at the labels would make the host wait: wrong ones are told later, and have to be lived with until then."""
+        return self.raw_NKHW.device.type != "cpu"
+
+    @property
     def valid_NKHW(self) -> Tensor:
         """Which labels count; for soft multiclass labels (N, 1, H, W), a pixel being ignored where any of its labels is."""
         if self.ignore_index is None:
@@ -48,10 +53,11 @@ class Labels(NamedTuple):
 
     @property
     def target_NKHW(self) -> Tensor:
-        """Labels, 0 where ignored: int64, or floats where they are soft."""
+        """Labels, 0 where ignored: int64, or floats where they are soft. Where nobody has looked at them yet, held in their range: as
+        an index out of it, a wrong one would end the process on a GPU before it is told."""
         clean = self.raw_NKHW if self.ignore_index is None else torch.where(self.valid_NKHW, self.raw_NKHW, 0)
         if not self.soft:
-            return clean.long()
+            return clean.long().clamp(0, self.num_ids - 1) if self.far else clean.long()
         return clean if clean.is_floating_point() else clean.float()
 
     @property
@@ -60,7 +66,7 @@ class Labels(NamedTuple):
         return self.soft and self.mode == "multiclass"
 
     def smoothed(self, share: float, classes: int) -> Labels:
-        """Soft labels, (1 - share) y + share / C, of a softmax; ids out of range become no class."""
+        """Soft labels, (1 - share) y + share / C, of a softmax."""
         self.check()
         truth = self.target_NKHW
         if not self.soft:
@@ -73,18 +79,18 @@ class Labels(NamedTuple):
 
     def check(self) -> Labels:
         """Look for labels out of range; see `align` for when they are told."""
-        if self.raw_NKHW.device.type == "cpu":
-            self.check_counted(torch.ones(()))
-        else:
+        if self.far:
             wrong = out_of_range(self.raw_NKHW, self.num_ids, self.soft)
             self.check_counted((wrong & self.valid_NKHW).sum())
+        else:
+            self.check_counted(torch.ones(()))
         return self
 
     def check_counted(self, wrong: Tensor) -> None:
         """Tell of labels out of range where somebody has counted them."""
         if torch.compiler.is_compiling():
             return
-        if wrong.device.type != "cpu":
+        if self.far:
             watch(wrong.sum(), self.mode, self.num_ids, self.ignore_index)
         elif wrong.any() and (error := label_range_error(self.mode, self.raw_NKHW, self.num_ids, self.ignore_index, self.soft)):
             raise ValueError(error)

@@ -7,9 +7,10 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from segfocal.losses import FocalLoss, labelcheck
+from segfocal.config.task import TaskConfig
+from segfocal.losses import FocalLoss, build_loss, labelcheck
 from segfocal.losses.labelcheck import out_of_range
-from segfocal.losses.targets import align
+from segfocal.losses.targets import Labels, align
 
 
 class Event:
@@ -57,6 +58,39 @@ def test_right_labels_say_nothing_and_the_queue_has_an_end():
     Event.ready = True
     watch(0)
     assert len(labelcheck._arriving) == 1
+
+
+@pytest.mark.usefixtures("queue")
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"name": "ce", "class_weights": [1.0, 2.0, 3.0]},
+        {"name": "ce", "label_smoothing": 0.1},
+        {"name": "dice"},
+        {"name": "focal", "alpha": [1.0, 2.0, 3.0], "denominator": "weights"},
+        {"name": "focal", "normalized": "smp"},
+        {"name": "focal", "label_smoothing": 0.1},
+        {"name": "lovasz"},
+        {"name": "poly1_focal", "alpha": [1.0, 2.0, 3.0]},
+        {"name": "unified_focal"},
+        {"name": "recall_ce"},
+        {"name": "logit_adjusted_ce", "prior": [0.5, 0.3, 0.2]},
+        {"name": "ohem_ce", "class_weights": [1.0, 2.0, 3.0]},
+    ],
+    ids=lambda config: "-".join(map(str, config.values())),
+)
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32])
+def test_on_an_accelerator_no_wrong_label_leaves_its_range_before_it_is_told(config, dtype, monkeypatch):
+    monkeypatch.setattr(Labels, "far", True)
+    loss = build_loss(config, TaskConfig(name="multiclass", classes=["a", "b", "c"]))
+    logits, target = torch.randn(1, 3, 1, 5, requires_grad=True), torch.tensor([[[0, -100, 3, 10**6, 255]]]).to(dtype)
+    value = loss(logits, target)
+    value.backward()
+    assert value.isfinite()
+    assert logits.grad.isfinite().all()
+    Event.ready = True
+    with pytest.raises(ValueError, match="some labels of an earlier batch are out of range"):
+        loss(logits, target)
 
 
 @pytest.mark.parametrize(
