@@ -303,6 +303,14 @@ def test_it_fits_a_telephone(opened: Open) -> None:
     assert tab.evaluate("document.documentElement.scrollWidth") == 400
 
 
+def test_figures_beside_bars_are_a_line_each_on_a_telephone(opened: Open) -> None:
+    tab = opened(page([evaluated()], []), width=390)
+    room = "[...document.querySelectorAll('.bar .n')].map((figure) => [figure.offsetHeight, figure.clientWidth - figure.scrollWidth])"
+    heights, left = zip(*tab.evaluate(room), strict=True)
+    assert len(heights) == 8 and len(set(heights)) == 1, "the mean, which is bold, needs more room"
+    assert min(left) >= 0
+
+
 def test_without_scripts_there_are_figures_and_images(opened: Open) -> None:
     item = evaluated()
     tab = opened(html_of(item), scripts=False)
