@@ -84,6 +84,18 @@ def test_the_plain_rule_is_said_where_nothing_was_fitted() -> None:
     assert tiles(evaluated(tuned=False))[2]["value"] == "highest score"
 
 
+@pytest.mark.parametrize(("mode", "rule"), [("binary", "threshold"), ("multiclass", "offsets"), ("multilabel", "thresholds")])
+def test_figures_of_images_say_that_they_are_by_the_fitted_rule(mode: Mode, rule: str) -> None:
+    item, plain = evaluated(mode), evaluated(mode, tuned=False)
+    text = Elements(page([item], shown(item.task))).text
+    assert f"The number is the mean IoU of the image; it and the prediction are by the fitted {rule}. A click" in text
+    assert f"how many images are how good, by the fitted {rule}" in text
+    assert "how many images are how good, by the fitted" not in Elements(page([plain], [])).text
+    text = Elements(page([plain, item], shown(item.task))).text  # the images are those of the first
+    assert "The number is the mean IoU of the image. A click" in text
+    assert f"how many images are how good, by the fitted {rule} where there are any" in text
+
+
 @pytest.mark.parametrize("mode", ["multiclass", "multilabel"])
 def test_names_are_text_wherever_they_stand(mode: Mode) -> None:
     item = evaluated(mode, HOSTILE, name="</title><script>alert(2)</script>")

@@ -40,6 +40,12 @@ def fitted(item: Evaluated) -> str:
     return "fitted offsets" if item.task.name == "multiclass" else "fitted thresholds" if item.task.num_classes > 1 else "fitted threshold"
 
 
+def by_fitted(evaluated: list[Evaluated]) -> str:
+    """To be said of figures that are by what each checkpoint has fitted; empty where none has fitted anything."""
+    plain = [item.decision.plain for item in evaluated]
+    return "" if all(plain) else f", by the {fitted(evaluated[0])}{' where there are any' if any(plain) else ''}"
+
+
 def tiles(item: Evaluated) -> list[dict[str, str]]:
     """How good, where it fails, at what threshold, how sure."""
     return [_good(item), _fails(item), _decides(item), _sure(item)]
