@@ -15,7 +15,7 @@ from rich.console import Console, RenderableType
 from segfocal.config.task import TaskConfig
 from segfocal.decision import Decision, labels_of
 from segfocal.metrics.bootstrap import Difference
-from segfocal.report.overlay import FALSE, FOUND, MISSED, Picture, palette, sheet, visible
+from segfocal.report.overlay import BACK, CELL, FALSE, FOUND, GAP, MISSED, Picture, class_colours, palette, sheet, visible
 from segfocal.report.table import comparison, table, write_json
 from tests.reports import evaluated
 
@@ -119,6 +119,18 @@ def test_sheets_of_every_task_can_be_drawn(mode: str, classes: int) -> None:
     picture = sheet([Picture("a", np.zeros((40, 60, 3), np.uint8), truth, truth)] * 2, task)
     assert picture.width > 3 * 60
     assert picture.height > 2 * 40
+
+
+@pytest.mark.parametrize("width", [16, 40, 100, 149, 600])
+def test_every_class_is_in_the_legend_however_narrow_the_images(width: int) -> None:
+    task = TaskConfig(name="multilabel", classes=[f"class {number}" for number in range(11)])
+    nothing = np.zeros((40, width, 11), np.uint8)
+    picture = sheet([Picture("a", np.zeros((40, width, 3), np.uint8), nothing, nothing)], task)
+    colours = {colour for _, colour in picture.getcolors(1 << 20) or []}
+    assert {colour for _, colour in class_colours(task)} <= colours
+    edge = np.asarray(picture)[26:, -1]
+    assert (edge == BACK).all(), "names end before the picture does"
+    assert picture.width == max(3 * (min(2 * width, CELL) + GAP), 150) + GAP
 
 
 def test_colours_are_all_different() -> None:

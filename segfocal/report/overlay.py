@@ -19,6 +19,7 @@ STRENGTH = 0.6  # of colours on an image
 BACKDROP = 0.5  # a class of a larger share of the pixels would cover every picture
 GAP = 6
 HEADER = 26
+ENTRY = 150  # width of a name in a legend
 MISSED, FALSE, FOUND = (255, 70, 70), (255, 190, 0), (40, 220, 120)
 BACK, INK = (250, 250, 250), (30, 30, 30)
 
@@ -51,9 +52,9 @@ def sheet(pictures: list[Picture], task: TaskConfig) -> Image.Image:
     heights = [row[0].height for row in cells]
     entries = [("found", FOUND), ("missed", MISSED), ("made up", FALSE)] if task.name == "binary" else class_colours(task)
     entries = [entry for entry, strength in zip(entries, strengths, strict=True) if strength] if task.name == "multiclass" else entries
-    legend = drawn_legend(entries)
-    columns = ["image", "truth", "prediction"]
-    result = Image.new("RGB", (3 * (width + GAP) + GAP, HEADER + sum(heights) + GAP * len(heights) + legend.height), BACK)
+    columns, room = ["image", "truth", "prediction"], 3 * (width + GAP) + GAP
+    legend = drawn_legend(entries, room - GAP)
+    result = Image.new("RGB", (max(room, GAP + legend.width), HEADER + sum(heights) + GAP * len(heights) + legend.height), BACK)
     draw = ImageDraw.Draw(result)
     for column, text in enumerate(columns):
         draw.text((GAP + column * (width + GAP), 6), text, fill=INK, font=ImageFont.load_default(14))
@@ -144,13 +145,13 @@ def _scaled(array: Array, scale: float) -> Image.Image:
     )
 
 
-def drawn_legend(entries: list[tuple[str, Colour]]) -> Image.Image:
-    """Names beside their colours."""
-    columns = 6
-    legend = Image.new("RGB", (columns * 150, 22 * -(-len(entries) // columns) + 4), BACK)
+def drawn_legend(entries: list[tuple[str, Colour]], room: int = 6 * ENTRY) -> Image.Image:
+    """Names beside their colours, at most six in a line, and no more than there is room for."""
+    columns = max(1, min(6, room // ENTRY))
+    legend = Image.new("RGB", (columns * ENTRY, 22 * -(-len(entries) // columns) + 4), BACK)
     draw = ImageDraw.Draw(legend)
     for number, (text, colour) in enumerate(entries):
-        left, top = 150 * (number % columns), 22 * (number // columns) + 4
+        left, top = ENTRY * (number % columns), 22 * (number // columns) + 4
         draw.rectangle((left, top, left + 12, top + 12), fill=colour)
         draw.text((left + 18, top - 2), text[:18], fill=INK, font=ImageFont.load_default(13))
     return legend
