@@ -244,6 +244,25 @@ def test_dark_and_light(opened: Open) -> None:
     assert shade()[0] < 40 < 120 < shade()[1]
 
 
+def test_a_legend_names_the_checkpoints_that_lines_are_of(opened: Open, tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("epoch,step,train/loss\n0,1,.5\n1,2,.4\n")
+    runs = [evaluated(name="first", run_dir=tmp_path), evaluated(name="<b>elsewhere</b>"), evaluated(name="third", run_dir=tmp_path)]
+    tab = opened(page(runs, []))
+    dashes = [
+        tab.evaluate(f"drawn.get('chart-{key}')()[0].map(({{ line, mode }}) => mode === 'markers' ? '' : line.dash)")
+        for key in ("pr", "rate")
+    ]
+    lines = "(id) => [...document.querySelectorAll(`#${id} > *`)].map((entry) => [entry.textContent, entry.querySelector('line').getAttribute('stroke-dasharray')])"
+    curves, training = (tab.evaluate(lines, f"{section}-checkpoints") for section in ("curve", "training"))
+    assert [name for name, _ in curves] == ["1 first", "2 <b>elsewhere</b>", "3 third"]
+    assert [dash for _, dash in curves] == list(dict.fromkeys(dashes[0])) and len(set(dashes[0])) == 3
+    assert training == [curves[0], curves[2]] and dashes[1] == [dash for _, dash in training]
+    drawn = "[...document.querySelectorAll('#chart-pr .js-line')].map((line) => getComputedStyle(line).strokeDasharray)"
+    assert {dash.replace(" ", "") for dash in tab.evaluate(drawn)} == {"none", *(dash for _, dash in curves[1:])}
+    tab.emulate_media(media="print")
+    assert tab.locator("#curve-checkpoints").is_visible() and tab.locator("#training-checkpoints").is_visible()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_curves_of_every_colour_are_seen(opened: Open, scheme: str) -> None:
     tab = opened(html_of(evaluated(classes=[f"c{number}" for number in range(12)])), scheme=scheme)

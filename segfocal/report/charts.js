@@ -6,7 +6,8 @@
   const several = checkpoints.length > 1;
   const classesOn = new Set(report.first);
   const checkpointsOn = new Set(checkpoints.keys());
-  const dashes = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"];
+  const dashes = ["", "9px,9px", "3px,3px", "9px,3px,3px,3px", "15px,15px", "15px,6px,3px,6px"]; // as Plotly and as SVG take them
+  const dashOf = (number) => dashes[number % dashes.length];
 
   const called = (number, label) => (several ? `${number + 1}, ${classes[label].name}` : classes[label].name);
   const each = (make) => checkpoints.flatMap((checkpoint, number) => (checkpointsOn.has(number)
@@ -21,7 +22,7 @@
   }
 
   function line(x, y, name, colour, number, more) {
-    return { type: "scatter", mode: "lines", x, y, name, line: { color: colour, width: 2, dash: dashes[number % dashes.length] }, ...more };
+    return { type: "scatter", mode: "lines", x, y, name, line: { color: colour, width: 2, dash: dashOf(number) }, ...more };
   }
 
   const nearest = (thresholds, value) => thresholds.reduce(
@@ -33,6 +34,13 @@
     return { type: "scatter", mode: "markers", x: places.map((place) => x[place]), y: places.map((place) => y[place]), name,
       customdata: places.map((place) => curve.threshold[place]), hovertemplate: hover,
       marker: { symbol: ["circle-open", "diamond"], color: colour, size: [9, 11], line: { width: [2, 1.5], color: [colour, colourOf("--ink")] } } };
+  }
+
+  /** The line of a checkpoint, to stand before its name. */
+  function sample(number) {
+    const template = document.createElement("template");
+    template.innerHTML = `<svg class="dashes" viewBox="0 0 48 4" aria-hidden="true"><line x2="48" y1="2" y2="2" stroke-dasharray="${dashOf(number)}"/></svg>`;
+    return template.content.firstChild;
   }
 
   /** A chart over the classes and checkpoints that are switched on, from two columns of their curves. */
@@ -100,6 +108,12 @@
   }));
 
   chips(document.getElementById("curve-classes"), report.classes.map(({ name }) => name), report.classes.map(({ colour }) => colour), classesOn, drawAll);
-  if (several) chips(document.getElementById("curve-checkpoints"), report.checkpoints.map(({ name }, number) => `${number + 1} ${name}`), null, checkpointsOn, drawAll);
+  if (several) {
+    const names = report.checkpoints.map(({ name }, number) => `${number + 1} ${name}`);
+    const [holder, legend] = ["curve-checkpoints", "training-checkpoints"].map((id) => document.getElementById(id));
+    chips(holder, names, null, checkpointsOn, drawAll);
+    [...holder.children].forEach((button, number) => button.prepend(sample(number)));
+    if (legend) legend.append(...trained.map(([, number]) => { const entry = document.createElement("span"); entry.append(sample(number), names[number]); return entry; }));
+  }
   startDrawing();
 }
