@@ -75,7 +75,9 @@
       return [place, there.reduce((sum, value) => sum + value, 0) / there.length, written[places.indexOf(place)]];
     });
     const ticks = kinds || means.length <= 8 ? { tickvals: means.map(([place]) => place), ticktext: means.map(([, , text]) => short(text)) } : {};
-    return [[{ type: "scatter", mode: "lines", x: means.map(([place]) => place), y: means.map(([, mean]) => mean), line: { color: colourOf("--quiet"), width: 1.5, dash: kinds ? "dot" : "solid" }, hoverinfo: "skip" },
+    const line = { type: "scatter", mode: "lines", x: means.map(([place]) => place), y: means.map(([, mean]) => mean), line: { color: colourOf("--quiet"), width: 1.5, dash: kinds ? "dot" : "solid" }, hoverinfo: "skip" };
+    const { means: wanted } = document.getElementById(`chart-slice-${number}`).dataset;
+    return [[...(wanted === undefined ? [] : [line]),
       { type: "scatter", mode: "markers", x: places, y: values, marker: dots(), ...hover }],
     { xaxis: { ...ticks, ...(log ? { type: "log" } : {}), ...(kinds ? { range: [-0.5, kinds.length - 0.5] } : {}) }, yaxis: { title: { text: objective } } }];
   }));

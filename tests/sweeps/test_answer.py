@@ -337,6 +337,19 @@ def test_the_page_in_a_browser(opened: Open, tmp_path: Path) -> None:  # noqa: F
     assert tab.title() == "run"
 
 
+def test_a_line_goes_through_means_where_values_repeat_and_not_from_dot_to_dot(opened: Open, tmp_path: Path) -> None:  # noqa: F811
+    kinds = ["focal", "ce", "dice"]
+    jobs = [
+        job(place, 0.5 + 0.01 * (7 * place % 5), f"optimizer.lr={0.001 + 0.0001 * min(place, 8)}", f"loss={kinds[place % 3]}")
+        for place in range(10)  # two learning rates are the same
+    ]
+    tab = opened(page_of(answer_of(Record(tmp_path, "train", [], "val/iou_macro", jobs))))
+    of = "(id) => [...document.querySelectorAll(`#${id} .scatterlayer .trace`)].map((trace) => trace.querySelectorAll('.point').length)"
+    said = [tab.locator(f".chart:has(#chart-slice-{place}) span").inner_text() for place in (0, 1)]
+    assert [tab.evaluate(of, f"chart-slice-{place}") for place in (0, 1)] == [[10], [0, 10]]
+    assert said == ["a dot for each job", "the line goes through the means"]
+
+
 def test_the_page_shows_what_each_change_comes_to(opened: Open, tmp_path: Path) -> None:  # noqa: F811
     record = sweep(tmp_path)
     record.against = "first"
