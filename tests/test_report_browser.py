@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -320,6 +321,30 @@ def test_it_fits_a_telephone(opened: Open) -> None:
     item = evaluated(name="a" * 120)
     tab = opened(page([item, evaluated(tuned=False)], shown(item.task)), width=400)
     assert tab.evaluate("document.documentElement.scrollWidth") == 400
+
+
+def test_figures_of_the_confusion_do_not_touch_each_other_on_a_telephone(opened: Open) -> None:
+    def room(count: int) -> list[float]:
+        """Between neighbours in a line."""
+        tab.set_viewport_size({"width": 390, "height": 900})
+        while tab.evaluate("document.querySelector('#chart-confusion-0 .main-svg').clientWidth") > 390:
+            tab.wait_for_timeout(50)
+        tab.wait_for_timeout(100)
+        boxes = "[...document.querySelectorAll('#chart-confusion-0 .annotation text')].map((text) => text.getBoundingClientRect().toJSON())"
+        found = tab.evaluate(boxes)
+        assert len(found) in (0, count**2)
+        return [right["left"] - left["right"] for place, (left, right) in enumerate(pairwise(found), 1) if place % count]
+
+    for count, there in ((11, True), (15, False)):
+        tab = opened(page([evaluated(classes=[f"class {number}" for number in range(count)])], []), width=1300)
+        assert tab.locator("#chart-confusion-0 .annotation").count() == count**2
+        assert tab.locator("#chart-confusion-0 .annotation text").first.evaluate("(text) => text.style.fontSize") == "12px"
+        gaps = room(count)
+        assert all(gap > 2 for gap in gaps) and bool(gaps) == there
+        assert tab.locator("#chart-confusion-0 .xtick text").count() == count
+    names = [f"a rather long name {number}" for number in range(30)]
+    tab = opened(page([evaluated(classes=names)], []), width=390)
+    assert [tab.locator(f"#chart-confusion-0 .{axis}tick text").count() for axis in "xy"] == [0, 30]
 
 
 def test_figures_beside_bars_are_a_line_each_on_a_telephone(opened: Open) -> None:

@@ -93,19 +93,26 @@
   drawn.set("chart-rate", () => [seen().map(([checkpoint, number]) => line(checkpoint.training.steps, checkpoint.training.rates, `${of(number)}rate`, colourOf("--accent"), number,
     { hovertemplate: "step %{x}<br>%{y:.3g}<extra></extra>" })), { xaxis: { title: { text: "step" } }, yaxis: { rangemode: "tozero", exponentformat: "power" } }]);
 
-  checkpoints.forEach(({ confusion }, number) => confusion && drawn.set(`chart-confusion-${number}`, () => {
+  const matrices = checkpoints.flatMap(({ confusion }, number) => (confusion ? [`chart-confusion-${number}`] : []));
+  matrices.forEach((id, number) => drawn.set(id, () => {
+    const { confusion } = checkpoints[number];
     const names = report.classes.map(({ name }) => plain(name.length > 18 ? `${name.slice(0, 17)}…` : name));
     const places = classes.map((_, place) => place);
+    const longest = Math.max(...report.classes.map(({ name }) => Math.min(18, name.length)));
+    const room = (document.getElementById(id).clientWidth - 45 - 7 * longest) / classes.length; // of a column
+    const size = Math.min(12, room / 2.1); // of figures that do not touch each other
     const shares = confusion.map((row) => { const total = row.reduce((sum, count) => sum + count, 0); return row.map((count) => (total ? count / total : null)); });
     const axis = { tickvals: places, ticktext: names, showgrid: false, zeroline: false };
     return [[{ type: "heatmap", z: shares, x: places, y: places, zmin: 0, zmax: 1, xgap: 2, ygap: 2, showscale: false, colorscale: [[0, colourOf("--faint")], [1, colourOf("--accent")]],
       text: shares.map((row, truth) => row.map((share, label) => `<b>${classes[truth].name}</b> taken for <b>${classes[label].name}</b><br>${confusion[truth][label].toLocaleString("en")} pixels, ${share === null ? "–" : `${(100 * share).toFixed(2)} %`}`)),
       hovertemplate: "%{text}<extra></extra>" }],
-    { xaxis: { ...axis, title: { text: "predicted" }, side: "top" }, yaxis: { ...axis, title: { text: "truth" }, autorange: "reversed" },
+    { xaxis: { ...axis, title: { text: "predicted" }, side: "top", showticklabels: room > 11 }, yaxis: { ...axis, title: { text: "truth" }, autorange: "reversed" },
       height: 90 + Math.max(180, 38 * classes.length), margin: { l: 90, t: 60, r: 10, b: 10 },
-      annotations: classes.length > 15 ? [] : shares.flatMap((row, truth) => row.map((share, label) => ({ x: label, y: truth, showarrow: false, text: share === null ? "–" : share >= 0.9995 ? "100" : (100 * share).toFixed(share < 0.1 ? 1 : 0),
-        font: { size: 12, color: share > 0.55 ? colourOf("--card") : colourOf("--ink") } }))) }];
+      annotations: classes.length > 15 || size < 8 ? [] : shares.flatMap((row, truth) => row.map((share, label) => ({ x: label, y: truth, showarrow: false, text: share === null ? "–" : share >= 0.9995 ? "100" : (100 * share).toFixed(share < 0.1 ? 1 : 0),
+        font: { size, color: share > 0.55 ? colourOf("--card") : colourOf("--ink") } }))) }];
   }));
+
+  addEventListener("resize", () => window.Plotly && matrices.forEach(draw)); // a telephone that is turned
 
   chips(document.getElementById("curve-classes"), report.classes.map(({ name }) => name), report.classes.map(({ colour }) => colour), classesOn, drawAll);
   if (several) {
