@@ -15,9 +15,17 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from segfocal.config.augment import AugmentConfig
+from segfocal.config.layouts import FolderConfig
+from segfocal.config.task import TaskConfig
+from segfocal.data.analysis import analyse
+from segfocal.data.datamodule import SegmentationData
+from segfocal.data.faults import Fault
+from segfocal.report.analysis import page as analysis_page
 from segfocal.report.evaluated import Evaluated
 from segfocal.report.overlay import FALSE, FOUND, MISSED, class_colours
 from segfocal.report.page import page
+from tests.conftest import write_folder
 from tests.reports import HOSTILE, evaluated, shown
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -63,7 +71,7 @@ def opened(browser: Browser, tmp_path: Path) -> Iterator[Open]:
             lambda request: None if request.url.startswith(("file:", "data:", "blob:")) else heard.append(f"request: {request.url}"),
         )
         tab.goto(path.as_uri())
-        if scripts:
+        if scripts and "startDrawing" in html:
             tab.wait_for_selector(".plot .main-svg", state="attached")
             tab.wait_for_function("[...document.querySelectorAll('.plot')].every((plot) => plot.querySelector('svg'))")
         if scripts and tab.locator(".shot").count():
@@ -353,6 +361,25 @@ def test_figures_beside_bars_are_a_line_each_on_a_telephone(opened: Open) -> Non
     heights, left = zip(*tab.evaluate(room), strict=True)
     assert len(heights) == 8 and len(set(heights)) == 1, "the mean, which is bold, needs more room"
     assert min(left) >= 0
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_an_analysis_is_as_wide_as_the_window(opened: Open, width: int, tmp_path: Path) -> None:
+    sample = np.zeros((60, 60, 3), np.uint8), np.arange(3600, dtype=np.uint8).reshape(60, 60) % 30
+    for split in ("train", "val", "test"):
+        write_folder(tmp_path / ("data" * 30), [sample] * 2, split=split)
+    task = TaskConfig(name="multiclass", classes=["a_rather_long_name" * (1 + number % 3) + str(number) for number in range(30)])
+    config = FolderConfig(root=str(tmp_path / ("data" * 30)), crop=[32, 32], overlap="allow")
+    data = SegmentationData(config, AugmentConfig(name="none"), task, 3, 0, 0)
+    found = analyse(data)
+    assert found.crops
+    found.steps[0].faults.append(Fault("a" * 200, "nothing", "something", "data.check=off"))
+    tab = opened(analysis_page(found, data), width=width)
+    assert tab.get_by_text("What has to be mended").is_visible()
+    assert tab.evaluate("document.documentElement.scrollWidth") == width
+    name = tab.locator(".name").nth(2)
+    assert name.inner_text() == task.class_names[2]
+    assert name.evaluate("(cell) => cell.scrollWidth <= cell.clientWidth"), "it is cut"
 
 
 def test_without_scripts_there_are_figures_and_images(opened: Open) -> None:
