@@ -267,7 +267,8 @@ class Overlays(Callback):
                 height, width = image.shape[:2]
                 predicted = labels_of(logits[row : row + 1], self.decision)[0, :height, :width]
                 flat = truth if truth.ndim == 3 or self.task.name == "multiclass" else truth[..., None]
-                self.pictures[index] = Picture(self.dataset.source.names[index], visible(image), flat, predicted)
+                picture = Picture(self.dataset.source.names[index], visible(image), flat, predicted)
+                self.pictures[index] = picture.shrunk(self.task)
 
     def _draw(self, name: str, trainer: Trainer) -> None:
         drawn = {index: picture for share in of_all_processes(self.pictures) for index, picture in share.items()}

@@ -6,13 +6,16 @@ import dataclasses
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 import torch
 from rich.console import Console, RenderableType
 
-from segfocal.config.task import TaskConfig
+from segfocal.callbacks import Overlays
+from segfocal.config.task import Mode, TaskConfig
 from segfocal.decision import Decision, labels_of
 from segfocal.metrics.bootstrap import Difference
 from segfocal.report.overlay import BACK, CELL, FALSE, FOUND, GAP, MISSED, Picture, class_colours, palette, sheet, visible
@@ -107,6 +110,57 @@ def test_errors_are_coloured_by_what_they_are() -> None:
         blended = (0.75 * np.array(colour)).astype(np.uint8)
         share = (np.abs(drawn.astype(int) - blended) <= 1).all(axis=1).mean()
         assert share > 0.05, colour
+
+
+def large(mode: Mode) -> tuple[Picture, TaskConfig]:
+    """A line of one pixel, the lower half of it not found, in an image of 2000 x 3000; a crack has a rim that is ignored."""
+    task = BINARY if mode == "binary" else TaskConfig(name=mode, classes=["a", "b", "line"])
+    depth, label = () if mode == "multiclass" else (task.num_classes,), 2 if mode == "multiclass" else 1
+    truth, prediction = np.zeros((2, 2000, 3000, *depth), np.uint8)
+    truth[:, 1500:1503] = 255
+    truth[:, 1501], prediction[:1000, 1501] = label, label
+    return Picture("a", np.zeros((2000, 3000, 3), np.uint8), truth, prediction), task
+
+
+@pytest.mark.parametrize("mode", ["binary", "multiclass", "multilabel"])
+def test_what_is_a_pixel_wide_is_seen_in_the_sheet_of_a_large_image(mode: Mode) -> None:
+    picture, task = large(mode)
+    shown = picture.shrunk(task)
+    assert shown.image.shape == (213, 320, 3)
+    assert shown.truth.nbytes + shown.prediction.nbytes <= 2 * 213 * 320 * task.num_classes
+    drawn = np.asarray(sheet([shown], task)).astype(int)[26 : 26 + 213, GAP:]
+    assert drawn.shape[1] == 3 * (CELL + GAP)
+    truth, prediction = (drawn[4:-4, column * (CELL + GAP) + 160].max(axis=-1) for column in (1, 2))
+    assert truth.min() > 100, "all of the line"
+    assert prediction[:100].min() > 100
+    assert (prediction[110:].min() > 100) == (mode == "binary"), "what is missed has a colour of its own there"
+
+
+def test_pictures_that_are_not_shown_smaller_stay_as_they_are() -> None:
+    task = TaskConfig(name="multiclass", classes=["a", "b", "c"])
+    random = np.random.default_rng(0)
+    for width in (60, 320, 480, 640):
+        picture = Picture("a", *(random.integers(0, 3, (90, width, *depth), dtype=np.uint8) for depth in ((3,), (), ())))
+        assert picture.shrunk(task) is picture
+
+
+def test_a_background_of_a_large_image_is_told_by_all_of_its_pixels() -> None:
+    """Every other area of those shown has some of the thin class."""
+    task = TaskConfig(name="multiclass", classes=["background", "pore"])
+    truth = np.zeros((1280, 1280), np.uint8)
+    truth[::4, ::2] = 1
+    picture = Picture("a", np.full((1280, 1280, 3), 80, np.uint8), truth, truth)
+    large, small = (sheet([each], task) for each in (picture, picture.shrunk(task)))
+    assert large.size == small.size
+    assert large.getpixel((GAP, large.height - 10)) == small.getpixel((GAP, small.height - 10)) == tuple(palette(2)[1])
+
+
+def test_what_is_collected_for_a_sheet_is_small(tmp_path: Path) -> None:
+    picture, task = large("binary")
+    source = SimpleNamespace(names=["a"], read=lambda index: (picture.image, picture.truth[..., 0]))
+    overlays = Overlays(MagicMock(source=source, __len__=lambda self: 1), task, 1, tmp_path)
+    overlays._collect(torch.zeros(1, 1, 2016, 3008), SimpleNamespace(indices=torch.tensor([0])))  # type: ignore[arg-type]
+    assert overlays.pictures[0].image.shape == (213, 320, 3)
 
 
 @pytest.mark.parametrize("mode", ["multiclass", "multilabel"])

@@ -5,15 +5,23 @@ from __future__ import annotations
 import base64
 import io
 import zlib
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from segfocal.config.augment import AugmentConfig
+from segfocal.config.data import SyntheticConfig
 from segfocal.config.task import Mode, TaskConfig
+from segfocal.data.datamodule import SegmentationData
+from segfocal.evaluation.judge import _shown
+from segfocal.module import SegmentationModule
 from segfocal.report.evaluated import Shown
 from segfocal.report.page import page
-from segfocal.report.pictures import BUDGET, gallery
+from segfocal.report.pictures import BUDGET, gallery, shrunk
 from tests.reports import Elements, evaluated, shown
 
 MEGABYTES = 1_000_000
@@ -79,6 +87,34 @@ def test_labels_are_packed_as_they_are(mode: Mode) -> None:
             assert (plane >> 2).tolist() == (item.truth[..., label] == 255).astype(int).tolist()
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(drawn.picture.split(",")[1]))))
     assert abs(picture.astype(int) - item.image).max() <= 2
+
+
+@pytest.mark.parametrize("mode", ["binary", "multiclass", "multilabel"])
+@pytest.mark.parametrize("size", [(700, 900), (1500, 4000)])
+def test_what_is_a_pixel_wide_is_seen_in_a_large_image(mode: Mode, size: tuple[int, int]) -> None:
+    task = TaskConfig(name=mode, classes=["a"] if mode == "binary" else ["a", "b", "c"])
+    label, depth = (2, ()) if mode == "multiclass" else (1, (task.num_classes,))
+    truth = np.zeros((*size, *depth), np.uint8)
+    columns = np.arange(size[1])
+    truth[columns * size[0] // size[1], columns] = label
+    item = Shown("a", "worst", 0.5, np.zeros((*size, 3), np.uint8), truth, np.zeros_like(truth))
+    small = shrunk(item, task)
+    assert max(small.image.shape) == 640 and small.truth.shape[:2] == small.image.shape[:2]
+    assert (small.truth == label).any(axis=0).all() and (small.truth == label).any(axis=1).all(), "no gap"
+    assert (small.truth == label).mean() < 0.01 and not small.prediction.any()
+    assert gallery([item], task) == gallery([small], task)
+
+
+def test_pictures_of_an_evaluation_are_collected_as_small_as_they_are_shown() -> None:
+    task = TaskConfig(name="binary", classes=["scratch"])
+    data = SegmentationData(SyntheticConfig(size=704, train=1, val=1, test=1), AugmentConfig(name="none"), task, 3, 0, 0)
+    data.normalise([0.0] * 3, [1.0] * 3)
+    module = SegmentationModule(torch.nn.Conv2d(3, 1, 1), task)
+    table = SimpleNamespace(names=data.sources["test"].names, mean_iou=lambda tuned: np.array([0.5]))
+    device = SimpleNamespace(torch_device="cpu", autocast=nullcontext)
+    [item] = _shown([(0, "worst")], module, data, "test", table, device)  # type: ignore[arg-type]
+    assert item.image.shape == (640, 640, 3) and item.truth.shape == item.prediction.shape == (640, 640, 1)
+    assert item.truth.any()
 
 
 def test_large_labels_are_thinned_not_mixed() -> None:

@@ -30,6 +30,7 @@ from segfocal.parallel.callbacks import Together
 from segfocal.parallel.devices import PlacedDevice
 from segfocal.report.evaluated import Evaluated, Shown
 from segfocal.report.overlay import visible
+from segfocal.report.pictures import shrunk
 from segfocal.rundir import shown_path
 from segfocal.stopping import asked
 
@@ -192,9 +193,7 @@ def _shown(
             labels = labels_of(module.infer(batch.image.to(module.device)), module.decision)[0]
         value = float(mean_iou[row])
         truth = truth if truth.ndim == 3 or module.task.name == "multiclass" else truth[..., None]
-        pictures.append(
-            Shown(
-                table.names[row], why, None if value != value else value, visible(image), truth, labels[: image.shape[0], : image.shape[1]]
-            )
-        )
+        labels = labels[: image.shape[0], : image.shape[1]]
+        item = Shown(table.names[row], why, None if value != value else value, visible(image), truth, labels)
+        pictures.append(shrunk(item, module.task))
     return pictures

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from segfocal.config.task import TaskConfig
+from segfocal.report.smaller import counts_of, smaller
 
 Array = NDArray[Any]
 Colour = tuple[int, int, int]
@@ -32,12 +33,26 @@ class Picture:
         name: of the sample.
         image: (H, W, 3) uint8.
         truth, prediction: class ids (H, W), or 0/1 (H, W, C) for binary and multilabel.
+        factor: how many times wider the sample is.
+        counts: true pixels of each class of the sample; None: those of the picture.
     """
 
     name: str
     image: Array
     truth: Array
     prediction: Array
+    factor: float = 1.0
+    counts: Array | None = None
+
+    def shrunk(self, task: TaskConfig) -> Picture:
+        """As wide as in a sheet, where it is more than twice as wide: pictures of many megapixels would fill the memory."""
+        height, width = self.image.shape[:2]
+        if width <= 2 * CELL:
+            return self
+        factor = width / CELL
+        size = CELL, max(1, round(height / factor))
+        counts = counts_of(self.truth, task) if task.name == "multiclass" else None
+        return Picture(self.name, *smaller(self.image, self.truth, self.prediction, task, size), factor, counts)
 
 
 def sheet(pictures: list[Picture], task: TaskConfig) -> Image.Image:
@@ -46,8 +61,8 @@ def sheet(pictures: list[Picture], task: TaskConfig) -> Image.Image:
     shown = [
         [picture.image, labelled(picture.image, picture.truth, task, strengths), _errors(picture, task, strengths)] for picture in pictures
     ]
-    scale = min(2.0, CELL / max(picture.image.shape[1] for picture in pictures))
-    cells = [[_scaled(cell, scale) for cell in row] for row in shown]
+    scale = min(2.0, CELL / max(picture.image.shape[1] * picture.factor for picture in pictures))
+    cells = [[_scaled(cell, scale * picture.factor) for cell in row] for picture, row in zip(pictures, shown, strict=True)]
     width = max(cell.width for row in cells for cell in row)
     heights = [row[0].height for row in cells]
     entries = [("found", FOUND), ("missed", MISSED), ("made up", FALSE)] if task.name == "binary" else class_colours(task)
@@ -118,8 +133,8 @@ def strengths_of(task: TaskConfig, shares: Array | list[float] | None) -> Array:
 def _strengths(pictures: list[Picture], task: TaskConfig) -> Array:
     if task.name != "multiclass":
         return strengths_of(task, None)
-    ids = np.concatenate([picture.truth[picture.truth < task.num_classes] for picture in pictures])
-    return strengths_of(task, np.bincount(ids, minlength=task.num_classes) / max(1, len(ids)))
+    counts = np.sum([counts_of(picture.truth, task) if picture.counts is None else picture.counts for picture in pictures], axis=0)
+    return strengths_of(task, counts / max(1, counts.sum()))
 
 
 def _errors(picture: Picture, task: TaskConfig, strengths: Array) -> Array:

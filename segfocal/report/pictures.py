@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
@@ -13,6 +13,7 @@ from PIL import Image
 from segfocal.config.task import TaskConfig
 from segfocal.report.evaluated import Shown
 from segfocal.report.overlay import Array
+from segfocal.report.smaller import smaller
 
 WIDTHS = (640, 480, 320, 160)  # widest picture; the next where all of them together would be too large
 BUDGET = 5_000_000  # characters of all pictures; the script of the charts takes two million more
@@ -53,23 +54,29 @@ def gallery(shown: list[Shown], task: TaskConfig) -> list[Drawn]:
     return drawn
 
 
-def _drawn(item: Shown, task: TaskConfig, widest: int) -> Drawn:
+def shrunk(item: Shown, task: TaskConfig, widest: int = WIDTHS[0]) -> Shown:
+    """No larger than the page has it."""
     height, width = item.image.shape[:2]
     scale = min(1.0, widest / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
+    image, truth, prediction = smaller(item.image, item.truth, item.prediction, task, size)
+    return replace(item, image=image, truth=truth, prediction=prediction)
+
+
+def _drawn(item: Shown, task: TaskConfig, widest: int) -> Drawn:
+    item = shrunk(item, task, widest)
+    height, width = item.image.shape[:2]
     content = io.BytesIO()
-    Image.fromarray(item.image).resize(size, Image.Resampling.BOX).save(content, "JPEG", quality=85, subsampling=0)
-    # Labels are not mixed: those of the middle of each area stand for it.
-    rows, columns = (((np.arange(new) + 0.5) * old / new).astype(int) for new, old in ((size[1], height), (size[0], width)))
-    truth, prediction = (labels[rows][:, columns] for labels in (item.truth, item.prediction))
+    Image.fromarray(item.image).save(content, "JPEG", quality=85, subsampling=0)
     return Drawn(
         item.name,
         item.why,
         item.figure,
         f"{item.name}, {MISSES[item.why]}" + ("" if item.figure is None else f", IoU {item.figure:.3f}"),
-        *size,
+        width,
+        height,
         "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode(),
-        base64.b64encode(zlib.compress(_planes(truth, prediction, task).tobytes(), 9)).decode(),
+        base64.b64encode(zlib.compress(_planes(item.truth, item.prediction, task).tobytes(), 9)).decode(),
     )
 
 
