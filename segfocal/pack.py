@@ -76,7 +76,7 @@ def pack(config: TrainConfig, out: Path, shard_bytes: int = SHARD_BYTES) -> Desc
     from segfocal.data.datamodule import SegmentationData
 
     data = SegmentationData(config.data, config.augment, config.task, config.model.in_channels, workers=0, seed=config.seed)
-    data.check()
+    data.check(to_train=False)
     out = out.absolute()
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:

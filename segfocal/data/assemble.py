@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from segfocal.config.layouts import FilesConfig
 from segfocal.config.task import TaskConfig
@@ -51,10 +52,11 @@ def _as_before(samples: list[Sample], stored: str | dict[str, list[str]], faults
     shown = stored if isinstance(stored, str) else "the splits of the checkpoint"
     if isinstance(stored, str):
         try:
-            stored = TypeAdapter(dict[str, list[str]]).validate_json(Path(stored).read_bytes())
+            said = json.loads(Path(stored).read_bytes())  # pydantic's own reader takes no names that are not UTF-8
+            stored = TypeAdapter(dict[str, list[str]]).validate_python(said)
         except OSError as error:
             raise UserError(f"data.splits={shown}: {error.strerror}") from None
-        except ValidationError:
+        except (ValueError, RecursionError):
             raise UserError(f"data.splits={shown}: not the splits.json of a run: a list of names for each split is expected") from None
     if not samples:
         raise UserError(f"data.splits={shown}: the data says its splits itself: leave it out, or choose data.split=fractions")

@@ -54,17 +54,17 @@ class CocoMasks:
     def read(self, sample: Sample, size: tuple[int, int]) -> Array:
         stacked = self.task.name == "multilabel"
         mask = np.zeros((*size, self.task.num_classes) if stacked else size, np.uint8)
-        annotations = cast(CocoSample, sample).annotations
-        for annotation, where in sorted(
-            ((item, self._area(item, sample, size)) for item in annotations), key=lambda pair: -int(pair[1].sum())
-        ):
+        runs = [(self._runs(annotation, sample, size), annotation) for annotation in cast(CocoSample, sample).annotations]
+        for run, annotation in sorted(runs, key=lambda pair: -int(coco_mask.area(pair[0]))):
             target = self.task.ignore_index if annotation.get("iscrowd") else self.targets[annotation["category_id"]]
+            box, where = _area(run)  # one at a time: an image may have thousands
+            part = mask[box]
             if target == self.task.ignore_index:
-                mask[where] = target
+                part[where] = target
             elif stacked and target != BACKGROUND:
-                mask[..., target][where] = 1
+                part[..., target][where] = 1
             elif not stacked:
-                mask[where] = self._id(target)
+                part[where] = self._id(target)
         return mask
 
     def _id(self, target: int) -> int:
@@ -72,16 +72,22 @@ class CocoMasks:
             return 0
         return 1 if self.task.name == "binary" else target
 
-    def _area(self, annotation: Annotation, sample: Sample, size: tuple[int, int]) -> Array:
-        """Which pixels an annotation covers."""
+    def _runs(self, annotation: Annotation, sample: Sample, size: tuple[int, int]) -> Any:
+        """Which pixels an annotation covers, as run lengths."""
         height, width = annotation["size"]
         if (height or size[0], width or size[1]) != size:
-            raise BadFileError(sample.image, f"an image of {size[1]} x {size[0]} pixels", f"its annotations are of {width} x {height}")
+            raise BadFileError(sample.image, f"an image of {size[1]} x {size[0]} pixels", f"its annotations are of {width!r} x {height!r}")
         try:
-            area: Array = coco_mask.decode(_runs(annotation.get("segmentation"), size)).astype(bool)
+            return _runs(annotation.get("segmentation"), size)
         except Exception as error:  # what is no COCO, and whatever pycocotools meets
             raise BadFileError(sample.image, f"annotation {annotation.get('id')} cannot be drawn ({error})") from None
-        return area
+
+
+def _area(runs: Any) -> tuple[tuple[slice, slice], Array]:
+    """The box around the pixels, and which of it are theirs."""
+    left, top, width, height = coco_mask.toBbox(runs).astype(int).tolist()
+    box = slice(top, top + height), slice(left, left + width)
+    return box, coco_mask.decode(runs)[box].astype(bool)
 
 
 def _runs(segmentation: Any, size: tuple[int, int]) -> Any:

@@ -78,10 +78,10 @@ class SegmentationData(LightningDataModule):
         self.mean: list[float] = [0.0] * channels
         self.std: list[float] = [1.0] * channels
 
-    def inspect(self, split: str | None = None) -> Scan:
-        """Measure a split, or all of them, and find every fault."""
+    def inspect(self, split: str | None = None, to_train: bool = True) -> Scan:
+        """Measure a split, or all of them, of which training needs some, and find every fault."""
         names = self.sources if split is None else [split]
-        faults = self.sources.faults + (self._empty() if split is None and not self.sources.faults else [])
+        faults = self.sources.faults + (self._empty() if to_train and split is None and not self.sources.faults else [])
         sources = Sources({name: Checked(self._source(name)) for name in names}, faults)
         overlap = self.config.overfit or getattr(self.config, "overlap", "allow") == "allow"
         found = scan(sources, self.task, self.where, self.config.check, overlap)
@@ -102,13 +102,13 @@ class SegmentationData(LightningDataModule):
     def _sizes(self) -> str:
         return ", ".join(f"{len(source)} in {split}" for split, source in self.sources.items()) or "none"
 
-    def check(self, split: str | None = None) -> dict[str, SplitStats]:
-        """Measure a split, or all of them.
+    def check(self, split: str | None = None, to_train: bool = True) -> dict[str, SplitStats]:
+        """Measure a split, or all of them; see `inspect`.
 
         Raises:
             UserError: with every fault.
         """
-        found = self.inspect(split)
+        found = self.inspect(split, to_train)
         if found.faults:
             raise told(found.faults, self.where)
         return found.stats

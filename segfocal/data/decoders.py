@@ -17,12 +17,14 @@ import numpy as np
 import tifffile
 from PIL import ExifTags, Image
 
-from segfocal.data.faults import BadFileError
+from segfocal.data.faults import BadFileError, counted
 from segfocal.data.source import Array
 
 WHITE_IS_ZERO = 0
 AS_SHOWN = (WHITE_IS_ZERO, 3, 5, 6, 8)  # photometric: white is 0, palette, CMYK, YCbCr, Lab: Pillow knows how they look
 DEEP = ("RGB;16B", "LA;16B", "RGBA;16B")  # raw modes of PNG of which Pillow keeps the upper byte
+ALPHA = (1, 2)  # what a sample beyond the colours is, by a TIFF's tag
+JPEG_IN_TIFF = (6, 7, 34892)  # compression
 SPREAD = {"2": 85, "4": 17}  # by which Pillow multiplies grey of that many bits
 TURNED = (
     "its EXIF tag asks for a rotation, which the mask does not have",
@@ -77,17 +79,22 @@ def check_regular(path: Path) -> None:
         raise BadFileError(path, "not a regular file")
 
 
+def begins_as_tiff(path: Path) -> bool:
+    """By its first bytes, for names lie."""
+    try:
+        with path.open("rb") as file:
+            return file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+    except OSError as error:
+        raise BadFileError(path, str(error.strerror)) from None
+
+
 def is_tiff(path: Path, numbers: bool = False) -> bool:
-    """Whether tifffile is to read it: TIFF by its first bytes, for names lie, unless its numbers are not what it shows.
+    """Whether tifffile is to read it: a TIFF, unless its numbers are not what it shows.
 
     With `numbers`, what a picture shows is of no interest where white is 0; one that is turned stays with Pillow, to be refused.
     """
-    try:
-        with path.open("rb") as file:
-            if file.read(4) not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-                return False
-    except OSError as error:
-        raise BadFileError(path, str(error.strerror)) from None
+    if not begins_as_tiff(path):
+        return False
     with damage_of(path, "cannot be read as TIFF"), tifffile.TiffFile(path) as tiff:
         page = tiff.pages[0]
         if numbers and page.photometric == WHITE_IS_ZERO and _turned(page):  # type: ignore[union-attr,arg-type]
@@ -165,6 +172,7 @@ def open_picture(path: Path, max_megapixels: float, header_only: bool = False) -
     try:
         check_megapixels(path, image.size, max_megapixels)
         check_upright(image, path)
+        check_bits(image, path)
     except BadFileError:
         image.close()
         raise
@@ -191,6 +199,15 @@ def check_upright(image: Image.Image, path: Path) -> None:
         raise BadFileError(path, "its TIFF tag asks for a rotation", mend="save it upright, without the tag")
 
 
+def check_bits(image: Image.Image, path: Path) -> None:
+    """Refuses a BMP of black and white that has more than a bit a pixel: Pillow takes each of its bits for a pixel."""
+    if image.format == "BMP" and image.mode == "1":
+        with path.open("rb") as file:
+            bits = int.from_bytes(file.read(30)[28:], "little")
+        if bits != 1:
+            raise BadFileError(path, f"a BMP of {bits} bits that names two colours", "Pillow reads such files wrongly", "save it as PNG")
+
+
 def load(image: Image.Image, path: Path, needed: tuple[int, int] | None = None) -> None:
     """Decode; raises BadFileError for what is damaged. JPEG no larger than needed: by halves, and no smaller than that width and height."""
     try:
@@ -209,16 +226,12 @@ def read_tiff(path: Path, max_megapixels: float, exif: str | None = "ignore", nu
     try:
         with tifffile.TiffFile(path) as file:
             if exif != "ignore" and _turned(file.pages[0]):  # type: ignore[arg-type]  # a frame has tags too
-                raise BadFileError(path, TURNED[0], mend="data.exif=ignore takes it as stored")
+                raise BadFileError(path, "its TIFF tag asks for a rotation", mend="data.exif=ignore takes it as stored")
             array, axes = file.asarray(), file.series[0].axes
     except (BadFileError, MemoryError):
         raise
     except Exception:  # compressed in a way that tifffile needs another package for: Pillow knows the common ones
-        with open_picture(path, max_megapixels, header_only=True) as image:
-            if numbers:
-                return stored_numbers(path, image)
-            load(image, path)
-            return np.asarray(image)
+        return _by_pillow(path, max_megapixels, numbers)
     flat = tuple(at for at, axis in enumerate(axes) if array.shape[at] == 1 and axis not in "YX")  # a picture may be a line
     array, axes = np.squeeze(array, flat), "".join(axis for at, axis in enumerate(axes) if at not in flat)
     if array.ndim == 3 and axes.find("Y") > 0:  # bands first
@@ -230,6 +243,44 @@ def read_tiff(path: Path, max_megapixels: float, exif: str | None = "ignore", nu
     if array.ndim not in (2, 3):
         raise BadFileError(path, f"{array.ndim} dimensions ({axes})", "height, width and bands are expected")
     return array
+
+
+def _by_pillow(path: Path, max_megapixels: float, numbers: bool) -> Array:
+    """The pixels of a TIFF; raises BadFileError where Pillow would make others of them: it narrows, swaps and drops without a word."""
+    with open_picture(path, max_megapixels, header_only=True) as image:
+        if numbers:
+            array = stored_numbers(path, image)
+        else:
+            load(image, path)
+            array = np.asarray(image)
+    with damage_of(path), tifffile.TiffFile(path) as file:
+        page = file.pages[0]
+        bands, order = int(page.samplesperpixel), file.byteorder  # type: ignore[union-attr]  # a frame has them too
+        kept = array.dtype == page.dtype and (array.shape[2] if array.ndim == 3 else 1) == bands
+        if not kept or (order == ">" and array.itemsize > 1):
+            how = getattr(page.compression, "name", page.compression)
+            raise BadFileError(
+                path,
+                f"{counted(bands, 'band', 'bands')} of {page.dtype}, compressed by {how}",
+                "Pillow, which is all there is for that, changes the numbers",
+                "pip install imagecodecs, or save it uncompressed, or by deflate",
+            )
+    return array
+
+
+def alpha_of_tiff(path: Path) -> bool:
+    """Whether the last band of a TIFF is said to be transparency."""
+    with damage_of(path, "cannot be read as TIFF"), tifffile.TiffFile(path) as file:
+        extra = file.pages[0].extrasamples  # type: ignore[union-attr]
+        return bool(extra) and int(extra[-1]) in ALPHA
+
+
+def holds_jpeg(path: Path) -> bool:
+    """Whether it is a TIFF whose pixels are compressed as JPEG's are."""
+    if not begins_as_tiff(path):
+        return False
+    with damage_of(path, "cannot be read as TIFF"), tifffile.TiffFile(path) as file:
+        return int(file.pages[0].compression) in JPEG_IN_TIFF
 
 
 def _turned(page: tifffile.TiffPage) -> bool:

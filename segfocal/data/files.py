@@ -16,6 +16,7 @@ from segfocal.data.decoders import file_identity, image_size
 from segfocal.data.faults import BadFileError, Fault
 from segfocal.data.formats import read_mask, read_scaled, resized, scaled
 from segfocal.data.labels import LabelMap
+from segfocal.data.palettes import Palettes
 from segfocal.data.source import Array
 
 
@@ -67,6 +68,7 @@ class MaskFiles:
 
     def __init__(self, config: FilesConfig, task: TaskConfig) -> None:
         self.labels = LabelMap(task, config.label_map)
+        self.exif, self.palettes = config.exif, Palettes() if config.label_map is None else None  # else it is said what numbers mean
         self.stacked = task.name == "multilabel"
         self.max_megapixels = config.max_megapixels
         self.settings = str(config.label_map)
@@ -79,7 +81,8 @@ class MaskFiles:
         return np.stack(planes, axis=-1) if self.stacked else planes[0]
 
     def _plane(self, path: Path, size: tuple[int, int]) -> Array:
-        mask = read_mask(path, self.max_megapixels, self.labels.colours, lossy=self.labels.rules.thresholds)
+        labels = self.labels
+        mask = read_mask(path, self.max_megapixels, labels.colours, labels.rules.thresholds, self.exif, self.palettes)
         if mask.shape[:2] != size:
             (mask_h, mask_w), (height, width) = mask.shape[:2], size
             turned = "it fits the image turned by 90 degrees: see data.exif" if (mask_w, mask_h) == (height, width) else ""

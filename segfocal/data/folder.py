@@ -82,7 +82,8 @@ def _unnamed(names: list[str], splits: Splits) -> None:
 def _paired(root: Path, config: FolderConfig, task: TaskConfig, split: str, faults: list[Fault]) -> tuple[list[str], list[Sample]]:
     """The names of all images, and those that have their masks."""
     folder = root / config.images / split
-    images = by_name(folder, IMAGE_SUFFIXES, "data.images", faults, match=config.match)
+    masks_too = bool(config.mask_suffix) and folder.resolve() == (root / config.masks / split).resolve()
+    images = by_name(folder, IMAGE_SUFFIXES, "data.images", faults, match=config.match, but=config.mask_suffix if masks_too else None)
     names = task.class_names if task.name == "multilabel" else [""]
     places = [root / config.masks / split / name for name in names]
     masks = [by_name(place, MASK_SUFFIXES, "data.masks", faults, config.mask_suffix, config.match) for place in places]

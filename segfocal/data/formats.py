@@ -11,9 +11,11 @@ from PIL import Image
 from segfocal.config.labels import HIGHEST
 from segfocal.data.decoders import (
     TURNED,
+    alpha_of_tiff,
     check_megapixels,
     check_regular,
     deep_png,
+    holds_jpeg,
     image_size,
     is_tiff,
     jpeg,
@@ -25,6 +27,7 @@ from segfocal.data.decoders import (
     upright,
 )
 from segfocal.data.faults import BadFileError
+from segfocal.data.palettes import Palettes, colours_of
 from segfocal.data.source import Array
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
@@ -43,8 +46,9 @@ def read_image(path: Path, channels: int, exif: str | None = None, max_megapixel
         BadFileError: with the file's name, what was found and what to do.
     """
     check_regular(path)
+    alpha = True  # of two or four bands
     if is_tiff(path):
-        array = read_tiff(path, max_megapixels, exif)
+        array, alpha = read_tiff(path, max_megapixels, exif), alpha_of_tiff(path)
     else:
         with open_picture(path, max_megapixels, header_only=True) as image:
             decoded = deep_png(path, image)  # before the EXIF tag, for which Pillow loads a PNG
@@ -57,7 +61,7 @@ def read_image(path: Path, channels: int, exif: str | None = None, max_megapixel
                 load(image, path, None if scale is None else scaled(image.size, scale))
                 decoded = _pixels(image)
             array = upright(decoded, turned) if exif == "apply" else decoded
-    return _with_channels(_as_float(array, path), channels, path)
+    return _with_channels(_as_float(array, path), channels, path, alpha)
 
 
 def read_scaled(path: Path, channels: int, exif: str | None, max_megapixels: float, scale: float | None) -> tuple[Array, tuple[int, int]]:
@@ -89,7 +93,14 @@ def resized(array: Array, size: tuple[int, int], interpolation: int) -> Array:
     return np.stack(planes, axis=-1)
 
 
-def read_mask(path: Path, max_megapixels: float = 200.0, colours: bool = False, lossy: bool = False) -> Array:
+def read_mask(
+    path: Path,
+    max_megapixels: float = 200.0,
+    colours: bool = False,
+    lossy: bool = False,
+    exif: str | None = None,
+    palettes: Palettes | None = None,
+) -> Array:
     """A mask as (H, W) of the numbers in the file: palette indices, 0/1 for 1-bit, ids of 8 or 16 bit.
 
     Args:
@@ -97,27 +108,29 @@ def read_mask(path: Path, max_megapixels: float = 200.0, colours: bool = False, 
         max_megapixels: larger ones are refused before they are decoded.
         colours: what counts is the colour that a pixel shows: (H, W, 3) uint8.
         lossy: JPEG and WebP are taken; their values are near those that were saved.
+        exif: `apply` and `ignore` as for its image; null refuses a tag that asks for a rotation.
+        palettes: of the masks before; null compares none.
 
     Raises:
         BadFileError: also for pictures in colour where numbers are expected.
     """
     check_regular(path)
+    alpha = True  # of two or four bands
+    if not lossy and holds_jpeg(path):
+        raise _inexact(path, "JPEG")
     if is_tiff(path, numbers=not colours):
-        array = read_tiff(path, max_megapixels, numbers=not colours)
+        array, alpha = read_tiff(path, max_megapixels, exif, numbers=not colours), alpha_of_tiff(path)
     else:
         with open_picture(path, max_megapixels, header_only=True) as image:
             if image.format in LOSSY and not lossy:
-                raise BadFileError(
-                    path,
-                    f"masks in {image.format} are not exact",
-                    mend="save them as PNG, or say where to cut: 'data.label_map={0-127:0,128-255:1}'",
-                )
-            array = _shown_colours(path, image) if colours else _numbers(path, image)
+                raise _inexact(path, image.format)
+            array = _shown_colours(path, image) if colours else _numbers(path, image, palettes)
+            array = _as_image(array, orientation(image, path), path, exif)
     if colours and array.dtype != np.uint8:
         raise BadFileError(path, f"colours of {array.dtype}", "8 bit is expected", "save it with 8 bit a channel")
     if colours:
-        return _with_channels(array, 3, path)
-    if array.ndim == 3 and (array[..., :1] == array[..., : max(1, array.shape[2] - (array.shape[2] in (2, 4)))]).all():
+        return _with_channels(array, 3, path, alpha)
+    if array.ndim == 3 and (array[..., :1] == array[..., : array.shape[2] - (alpha and array.shape[2] in (2, 4))]).all():
         array = array[..., 0]  # grey, saved as colour, or with alpha
     if array.ndim != 2:
         raise BadFileError(path, f"a colour picture of {array.shape[2]} channels", "one number a pixel is expected", _colour_map(array))
@@ -132,9 +145,34 @@ def read_mask(path: Path, max_megapixels: float = 200.0, colours: bool = False, 
     return array
 
 
-def _numbers(path: Path, image: Image.Image) -> Array:
+def _inexact(path: Path, kind: str) -> BadFileError:
+    mend = "save them as PNG, or say where to cut: 'data.label_map={0-127:0,128-255:1}'"
+    return BadFileError(path, f"masks in {kind} are not exact", mend=mend)
+
+
+def _as_image(mask: Array, turned: int, path: Path, exif: str | None) -> Array:
+    """A mask, turned as its image is."""
+    if turned in (0, 1) or exif == "ignore":
+        return mask
+    if exif is None:
+        raise BadFileError(path, "its EXIF tag asks for a rotation", mend=TURNED[2])
+    return upright(mask, turned)
+
+
+def _numbers(path: Path, image: Image.Image, palettes: Palettes | None) -> Array:
     deep = deep_png(path, image)
-    return stored_numbers(path, image) if deep is None else deep
+    if deep is not None:
+        return deep
+    indexed = image.mode == "P"
+    array = stored_numbers(path, image)
+    if not indexed:
+        return array
+    shown = colours_of(image)
+    if image.format == "GIF" and (shown[:, :1] == shown).all():  # whose writers number the greys of each file anew
+        return np.ascontiguousarray(shown[:, 0][array])
+    if palettes is not None:
+        palettes.compare(path, array, shown)
+    return array
 
 
 def _shown_colours(path: Path, image: Image.Image) -> Array:
@@ -184,12 +222,12 @@ def _as_float(array: Array, path: Path) -> Array:
     raise BadFileError(path, f"pixels of type {array.dtype}", "8-bit, 16-bit or float is expected")
 
 
-def _with_channels(array: Array, channels: int, path: Path) -> Array:
+def _with_channels(array: Array, channels: int, path: Path, alpha: bool = True) -> Array:
     array = array[..., None] if array.ndim == 2 else array
     found = array.shape[2]
     if found == channels:
         return array
-    colours: Array = array[..., :-1] if found in (2, 4) else array  # without alpha
+    colours: Array = array[..., :-1] if alpha and found in (2, 4) else array
     if channels == 3 and colours.shape[2] in (1, 3):
         return np.ascontiguousarray(np.broadcast_to(colours, (*colours.shape[:2], 3)))
     if channels == 1 and colours.shape[2] in (1, 3):

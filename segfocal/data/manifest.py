@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 from pathlib import Path
 
 from segfocal.config.data import DATA
@@ -14,11 +15,13 @@ from segfocal.data.faults import Fault
 from segfocal.data.files import Listing, MaskFiles, Sample, below
 from segfocal.data.folder import existing_root
 from segfocal.data.source import Sources
-from segfocal.data.splits import SPLITS
+from segfocal.data.splits import SPLITS, named
 from segfocal.errors import UserError
 from segfocal.nearest import did_you_mean
 
 Row = dict[str, str]
+OPTIONAL = ("split", "group")  # columns
+log = logging.getLogger("segfocal")
 
 
 @DATA.builder(ManifestConfig)
@@ -80,6 +83,12 @@ def _rows(path: Path, needed: list[str]) -> dict[int, Row]:
         raise UserError(f"data.file={path}: columns are parted by {mark!r}, where a comma is expected: save it with commas")
     if missing := [column for column in needed if column not in columns]:
         raise UserError(f"data.file={path}: has no column {' or '.join(missing)}{did_you_mean(missing[0], columns)}")
+    for optional in OPTIONAL:
+        near = [column for column in columns if column.lower().rstrip("s") == optional]
+        if near and optional not in columns:
+            raise UserError(f"data.file={path}: the column {near[0]} is not read: call it {optional}, or something else")
+    if unread := [column for column in columns if column not in (*needed, *OPTIONAL)]:
+        log.info("data.file=%s: columns that are not read: %s", path, named(unread))
     return rows
 
 

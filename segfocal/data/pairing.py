@@ -32,7 +32,13 @@ class Files(dict[str, Path]):
 
 
 def by_name(
-    folder: Path, endings: tuple[str, ...], key: str, faults: list[Fault], tail: str = "", match: str | None = None
+    folder: Path,
+    endings: tuple[str, ...],
+    key: str,
+    faults: list[Fault],
+    tail: str = "",
+    match: str | None = None,
+    but: str | None = None,
 ) -> dict[str, Path]:
     """Name -> file, of a folder and the folders in it; hidden files are passed over.
 
@@ -45,6 +51,7 @@ def by_name(
         faults: names that are there twice, and a folder that is not there or empty, are told here.
         tail: what names end with, and do not count with.
         match: the regular expression; null: the whole name.
+        but: what names end with that do not count at all; null: all do.
     """
     if not folder.is_dir():
         near = did_you_mean(folder.name, [item.name for item in folder.parent.iterdir() if item.is_dir()]) if folder.parent.is_dir() else ""
@@ -53,7 +60,7 @@ def by_name(
     found = Files()
     for path in files_below(folder):
         name = path.relative_to(folder).with_suffix("").as_posix()
-        if path.suffix.lower() not in endings or not name.endswith(tail):
+        if path.suffix.lower() not in endings or not name.endswith(tail) or (but is not None and name.endswith(but)):
             continue
         name = name.removesuffix(tail)
         if match is not None:

@@ -126,13 +126,14 @@ def _read(jobs: list[Job], task: TaskConfig) -> Iterable[SampleStats | Fault]:
 
 def no_foreground(stats: SplitStats, task: TaskConfig, where: str, masks: str = "any training mask") -> list[Fault]:
     """An erased foreground trains without a word and learns nothing."""
-    foreground = stats.positives[1:] if task.name == "multiclass" else stats.positives
+    first = 1 if task.name == "multiclass" else 0
+    foreground = stats.positives[first:]
     if foreground.sum() > 0:
         return []
     ignored = 1 - stats.valid.sum() / max(1, sum(height * width for height, width in stats.sizes) * len(stats.valid))
     hint = f"if that is the foreground, 'data.label_map={{0:0,{task.ignore_index}:1}}'"
     expected = f"{ignored:.1%} of the pixels are {task.ignore_index}=task.ignore_index" if ignored > 0 else ""
-    return [Fault(where, f"no pixel of {', '.join(task.class_names)} in {masks}", expected, hint if ignored > 0 else "")]
+    return [Fault(where, f"no pixel of {', '.join(task.class_names[first:])} in {masks}", expected, hint if ignored > 0 else "")]
 
 
 def shared_images(sources: Sources, stats: dict[str, SplitStats], where: str) -> list[Fault]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from segfocal.config.layouts import CocoConfig
 from segfocal.config.task import TaskConfig
+from segfocal.data.coco_masks import CocoMasks, CocoSample
 from segfocal.errors import UserError
 from tests.data.made import SAMPLES, coco, edited, names, opened, save
 
@@ -82,6 +84,20 @@ def test_coco_puts_the_smallest_on_top_and_ignores_crowds(tmp_path: Path) -> Non
         [0, 0],
         [255, 255],
     )
+
+
+def test_of_many_annotations_one_is_drawn_at_a_time(tmp_path: Path) -> None:
+    """A mask of each of them at once would take an image's size for each."""
+    side, count = 1000, 200
+    squares = [[x, x, x + 9, x, x + 9, x + 9, x, x + 9] for x in range(count)]
+    drawn = [{"id": n, "category_id": 1, "segmentation": [square], "size": (None, None)} for n, square in enumerate(squares)]
+    sample = CocoSample("a", tmp_path / "a.png", annotations=drawn)
+    tracemalloc.start()
+    mask = CocoMasks({1: 1}, TaskConfig(name="binary", classes=["a"])).read(sample, (side, side))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert mask.diagonal().sum() == count + 8
+    assert peak < 5 * side**2  # bytes
 
 
 def test_coco_categories_are_classes_or_are_said(tmp_path: Path) -> None:

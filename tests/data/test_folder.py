@@ -79,6 +79,14 @@ def test_the_mask_suffix_pairs(folder: Path) -> None:
     assert len(opened(folder, mask_suffix="_label", **MAP).sources["train"]) == 6
 
 
+def test_images_and_masks_may_lie_in_one_folder(tmp_path: Path) -> None:
+    write_folder(tmp_path, blobs(10))
+    for path in (tmp_path / "masks").iterdir():
+        path.rename(tmp_path / "images" / f"{path.stem}_mask.png")
+    data = opened(tmp_path / "images", images=".", masks=".", mask_suffix="_mask")
+    assert sum(stats.images for stats in data.check().values()) == 10
+
+
 def test_a_folder_for_each_class_is_not_taken_for_names_that_differ(folder: Path) -> None:
     (folder / "masks").rename(folder / "blob")
     (folder / "masks").mkdir()
@@ -100,8 +108,16 @@ def _ignore_all(root: Path) -> None:
         Image.fromarray(np.full((64, 64), 7, np.uint8)).save(path)
 
 
+def _all_zero(root: Path) -> None:
+    for path in (root / "masks").iterdir():
+        Image.fromarray(np.zeros((64, 64), np.uint8)).save(path)
+
+
 FAULTS = {
     "0/255 masks without a map": fault(lambda root: None, "no pixel of blob in any training mask.*data.label_map={0:0,255:1}"),
+    "only background": fault(
+        _all_zero, "no pixel of blob, edge in any training mask", task=TaskConfig(name="multiclass", classes=["rest", "blob", "edge"])
+    ),
     "label out of range": fault(_save(np.full((64, 64), 3)), r"photo_00.png: values 3 \(4096 pixels\)", **MAP),
     "another size": fault(_save(np.zeros((32, 64))), "photo_00.png: mask of 64 x 32 pixels; its image has 64 x 64", **MAP),
     "missing mask": fault(

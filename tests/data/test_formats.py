@@ -6,16 +6,18 @@ import os
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from segfocal.data.decoders import image_size, is_tiff
 from segfocal.data.faults import BadFileError
 from segfocal.data.formats import read_image, read_mask, read_scaled
+from segfocal.data.source import Array
 
 IDS = np.array([[0, 1, 2], [2, 1, 255]], np.uint8)
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -241,7 +243,84 @@ def test_where_tifffile_cannot_decode_a_tiff_pillow_does_not_turn_it_either(tmp_
     with pytest.raises(BadFileError, match="its TIFF tag asks for a rotation"):
         read_image(tmp_path / "turned.tif", 3, exif="ignore")
     with pytest.raises(BadFileError, match="its TIFF tag asks for a rotation"):
-        read_mask(tmp_path / "turned.tif", colours=True)
+        read_mask(tmp_path / "turned.tif", colours=True, exif="ignore")
+
+
+@pytest.mark.parametrize(
+    ("pixels", "options", "said"),
+    [
+        (RGB.astype(np.uint16) * 16, {"photometric": "rgb"}, "3 bands of uint16, compressed by"),
+        (RGB[..., 0].astype(np.float32), {"byteorder": ">"}, "1 band of float32"),
+        (IDS.astype(np.uint16), {"byteorder": ">"}, "1 band of uint16"),
+        (IDS.astype(np.int8) - 1, {}, "1 band of int8"),
+    ],
+)
+def test_what_pillow_would_change_in_a_tiff_that_tifffile_cannot_decode_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pixels: Array, options: dict[str, Any], said: str
+) -> None:
+    """As all of these are by LZW, where imagecodecs is not installed; the same pixels by Pillow's own reading."""
+
+    def needs_another_package(*_: object) -> None:
+        raise ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
+
+    tifffile.imwrite(tmp_path / "a.tif", pixels, **options)
+    tifffile.imwrite(tmp_path / "fine.tif", IDS.astype(np.uint16))
+    monkeypatch.setattr(tifffile.TiffFile, "asarray", needs_another_package)
+    for read in (lambda path: read_image(path, 3), read_mask):
+        with pytest.raises(
+            BadFileError, match=f"{said}.*; Pillow, which is all there is for that, changes the numbers; pip install imagecodecs"
+        ):
+            read(tmp_path / "a.tif")
+    assert np.array_equal(read_mask(tmp_path / "fine.tif"), IDS)
+
+
+def test_a_band_of_a_tiff_is_transparency_only_where_it_is_said_to_be(tmp_path: Path) -> None:
+    two, four = np.stack([IDS > 0, IDS > 1], 2).astype(np.uint8), np.concatenate([RGB, RGB[..., :1]], axis=2)
+    contiguous: Any = {"planarconfig": "contig", "photometric": "minisblack"}
+    tifffile.imwrite(tmp_path / "two.tif", two, **contiguous)
+    tifffile.imwrite(tmp_path / "four.tif", four, photometric="rgb", extrasamples=["unspecified"])
+    tifffile.imwrite(tmp_path / "rgba.tif", four, photometric="rgb", extrasamples=["unassalpha"])
+    tifffile.imwrite(tmp_path / "la.tif", two, extrasamples=["unassalpha"], **contiguous)
+    with pytest.raises(BadFileError, match="a colour picture of 2 channels"):
+        read_mask(tmp_path / "two.tif")
+    for name, bands in (("two.tif", 2), ("four.tif", 4)):
+        assert read_image(tmp_path / name, bands).shape[2] == bands
+        with pytest.raises(BadFileError, match=f"{bands} channels; model.in_channels=3 is expected; say model.in_channels={bands}"):
+            read_image(tmp_path / name, 3)
+    assert np.array_equal(read_image(tmp_path / "rgba.tif", 3), RGB)
+    assert np.array_equal(read_mask(tmp_path / "la.tif"), IDS > 0)
+
+
+def test_a_mask_turns_with_its_image(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(IDS).save(tmp_path / "m.png", exif=exif)
+    assert np.array_equal(read_mask(tmp_path / "m.png", exif="ignore"), IDS)
+    assert np.array_equal(read_mask(tmp_path / "m.png", exif="apply"), np.rot90(IDS, -1))
+    with pytest.raises(BadFileError, match="its EXIF tag asks for a rotation; data.exif=apply rotates"):
+        read_mask(tmp_path / "m.png")
+
+
+def test_jpeg_is_not_exact_inside_of_a_tiff_either(tmp_path: Path) -> None:
+    for name, picture in (("grey", IDS), ("colour", np.repeat(IDS[..., None] * 20, 3, axis=2))):
+        Image.fromarray(picture).save(tmp_path / f"{name}.tif", compression="jpeg")
+        with pytest.raises(BadFileError, match="masks in JPEG are not exact; save them as PNG"):
+            read_mask(tmp_path / f"{name}.tif", colours=name == "colour")
+        read_mask(tmp_path / f"{name}.tif", lossy=True)
+
+
+def test_a_bmp_of_black_and_white_with_more_than_a_bit_a_pixel_is_refused(tmp_path: Path) -> None:
+    """Pillow reads it as one of a bit a pixel."""
+    Image.new("P", (16, 8)).save(tmp_path / "a.bmp")
+    content = bytearray((tmp_path / "a.bmp").read_bytes())
+    content[46:50] = (2).to_bytes(4, "little")  # colours that are used
+    content[54:62] = bytes([0, 0, 0, 0, 255, 255, 255, 0])
+    (tmp_path / "a.bmp").write_bytes(content)
+    Image.new("1", (16, 8), 1).save(tmp_path / "bits.bmp")
+    for read in (lambda path: read_image(path, 3), read_mask):
+        with pytest.raises(BadFileError, match="a BMP of 8 bits that names two colours"):
+            read(tmp_path / "a.bmp")
+    assert (read_mask(tmp_path / "bits.bmp") == 1).all()
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
@@ -261,7 +340,7 @@ BAD_TIFF = {
     "pages": (lambda path: tifffile.imwrite(path, np.zeros((2, 9, 8), np.uint8), photometric="minisblack"), "2 pages"),
     "turned": (
         lambda path: tifffile.imwrite(path, RGB, extratags=[(274, 3, 1, 6, True)]),
-        "its EXIF tag asks for a rotation",
+        "its TIFF tag asks for a rotation",
     ),
     "negative": (lambda path: tifffile.imwrite(path, np.full((4, 4), -1, np.int32)), "pixels from -1 to -1; 0 to 65535 is expected"),
     "huge": (lambda path: tifffile.imwrite(path, np.full((4, 4), 1e300)), "NaN, infinite or huge values"),

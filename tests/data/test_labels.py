@@ -14,6 +14,7 @@ from segfocal.config.labels import rules
 from segfocal.config.layouts import FolderConfig
 from segfocal.config.task import TaskConfig
 from segfocal.data.faults import BadFileError
+from segfocal.data.files import MaskFiles, Sample
 from segfocal.data.formats import read_mask
 from segfocal.data.labels import LabelMap
 
@@ -152,3 +153,34 @@ def test_a_jpeg_mask_is_taken_where_a_range_cuts_it_and_found_out_under_another_
         read_mask(tmp_path / "m.png")
     cut = LabelMap(BINARY, {"0-127": 0, "128-255": 1})
     assert np.array_equal(cut(read_mask(tmp_path / "m.png", lossy=True), "m"), mask == 255)
+
+
+def test_an_index_means_the_same_in_all_masks(tmp_path: Path) -> None:
+    """Programs number the colours of each file anew; where they all keep one palette nothing is said."""
+    for folder in ("images", "masks", "same"):
+        (tmp_path / folder).mkdir()
+    colours = np.array([[0, 0, 0], [0, 0, 255], [255, 0, 0]], np.uint8)
+    for name, ids in {"a": [0, 1, 2, 1], "b": [0, 2, 0, 2]}.items():
+        shown = Image.fromarray(np.repeat(colours[np.array(ids)][None], 4, axis=0))
+        shown.save(tmp_path / "images" / f"{name}.png")
+        shown.convert("P", palette=Image.Palette.ADAPTIVE, colors=len(set(ids))).save(tmp_path / "masks" / f"{name}.png")
+        fixed = Image.fromarray(np.repeat(np.array(ids, np.uint8)[None], 4, axis=0))
+        fixed.putpalette(colours.tobytes())
+        fixed.save(tmp_path / "same" / f"{name}.png")
+
+    def read(masks: str, label_map: dict[str | int, int | str] | None = None) -> list[list[int]]:
+        task = TaskConfig(name="multiclass", classes=["road", "car", "sign"])
+        files = MaskFiles(FolderConfig(root=str(tmp_path), masks=masks, label_map=label_map), task)
+        return [files.read(Sample(name, tmp_path, [tmp_path / masks / f"{name}.png"]), (4, 4))[0].tolist() for name in "ab"]
+
+    assert read("same") == [[0, 1, 2, 1], [0, 2, 0, 2]]
+    with pytest.raises(BadFileError, match=r"b.png: index \d shows [\d-]+, and in a.png [\d-]+; one numbering of the colours is expected"):
+        read("masks")
+    assert read("masks", {"0-0-0": 0, "0-0-255": 1, "255-0-0": 2}) == [[0, 1, 2, 1], [0, 2, 0, 2]]
+    assert len(read("masks", {0: 0, 1: 1, 2: 2})) == 2  # it is said that the numbers count
+
+
+def test_greys_of_a_gif_are_its_numbers_however_they_are_stored(tmp_path: Path) -> None:
+    for name, ids in {"a": [[0, 1], [2, 1]], "b": [[0, 2], [2, 0]], "c": [[255, 255], [255, 255]]}.items():
+        Image.fromarray(np.array(ids, np.uint8)).save(tmp_path / f"{name}.gif")
+        assert read_mask(tmp_path / f"{name}.gif").tolist() == ids

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,7 @@ def test_a_table_has_a_column_a_class_for_multilabel(tmp_path: Path) -> None:
 
 
 BAD_TABLES = {
+    "a split by another name": (edited(lambda text: text.replace("split", "Split", 1)), "the column Split is not read: call it split"),
     "no column": (edited(lambda text: text.replace("mask", "masque", 1)), "has no column mask; did you mean masque?"),
     "no file": (edited(lambda text: text.replace("img/3.png", "img/x.png")), "line 5: img/x.png: no such file below"),
     "no mask": (edited(lambda text: text.replace("lbl/3.png", "")), "line 5: no mask"),
@@ -109,3 +111,10 @@ def test_blanks_around_the_values_of_objects_do_not_count(tmp_path: Path) -> Non
     file = manifest(tmp_path, split=SPLIT.__getitem__).with_suffix(".jsonl")
     file.write_text(file.read_text().replace('"train"', '" train "').replace('"img/0.png"', '"img/0.png "'))
     assert names(opened(ManifestConfig(file=str(file))))["train"][0] == "img/0.png"
+
+
+def test_columns_that_are_not_read_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = manifest(tmp_path, patient=lambda number: str(number // 3), split=SPLIT.__getitem__)
+    with caplog.at_level(logging.INFO, "segfocal"):
+        opened(ManifestConfig(file=str(file)))
+    assert [record.getMessage() for record in caplog.records] == [f"data.file={file}: columns that are not read: patient"]

@@ -195,3 +195,12 @@ def test_splits_that_the_data_says_are_not_said_again(folder: Path) -> None:
 
 def test_names_in_messages_are_text_that_a_terminal_shows() -> None:
     assert named(["a\nb", "x\udcff", "c"], most=2) == r"a\nb, x\udcff and 1 more"
+
+
+def test_names_that_are_not_utf_8_are_in_the_splits_of_a_run(tmp_path: Path) -> None:
+    names = write_folder(tmp_path, blobs(9))
+    for path in tmp_path.glob(f"*/{names[0]}.*"):
+        path.rename(path.with_name(f"latin\udce9{path.suffix}"))
+    found = opened(tmp_path)
+    (tmp_path / "splits.json").write_text(json.dumps(found))
+    assert opened(tmp_path, splits=str(tmp_path / "splits.json")) == found

@@ -174,6 +174,13 @@ def test_a_pack_says_how_its_files_were_read(folder: Path, made: Path, tmp_path:
     assert streamed(made).reading == {"exif": None, "scale": None}
 
 
+def test_data_for_testing_alone_can_be_packed(folder: Path, tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        (folder / f"{split}.txt").unlink()
+    out = packed(folder, tmp_path / "pack", *FOLDER)
+    assert {split: len(source) for split, source in streamed(out).sources.items()} == {"test": 3}
+
+
 def test_a_pack_can_be_packed(made: Path, tmp_path: Path) -> None:
     again = packed(made, tmp_path / "again", "data=streaming", "task.classes=[blob]", shard_bytes=100)
     assert len(streamed(again).sources["train"].blocks) == 6
