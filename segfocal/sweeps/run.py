@@ -11,6 +11,7 @@ from types import FrameType
 from segfocal.config.run import AUTO
 from segfocal.errors import UserError
 from segfocal.parallel.launch import held_pipe
+from segfocal.rundir import kept_checkpoints
 from segfocal.stopping import CODES
 from segfocal.sweeps.outcome import cleared
 from segfocal.sweeps.process import GRACE, Running
@@ -102,14 +103,14 @@ def _start(record: Record, job: Job, program: Sequence[str], env: dict[str, str]
 
 def begin(record: Record, job: Job, program: Sequence[str]) -> list[str]:
     """Note that a job runs, in a directory of its own, or where it was interrupted; returns its command line."""
-    goes_on = job.state == "interrupted" and (record.directory / job.directory).is_dir()
+    goes_on = job.state == "interrupted" and bool(kept_checkpoints(record.directory / job.directory))
     job.attempts += 1
     if not goes_on:
         job.directory = str(job.number) if job.attempts == 1 else f"{job.number}-{job.attempts}"
     cleared(record.directory / job.directory)
     words = [*program, *job.overrides]
-    if goes_on and not any(line.startswith("ckpt=") for line in job.overrides):
-        words.append(f"ckpt={AUTO}")
+    if goes_on:  # not from what its own ckpt= names: it is past that
+        words = [*(word for word in words if not word.lstrip("+").startswith("ckpt=")), f"ckpt={AUTO}"]
     job.state, job.failure, job.objective = "running", None, None
     return words
 
