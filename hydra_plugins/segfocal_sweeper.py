@@ -19,7 +19,7 @@ from segfocal.config.run import TrainConfig
 from segfocal.config.sweep import SweepConfig
 from segfocal.errors import MISTAKE, UserError
 from segfocal.sweeps.elsewhere import Elsewhere
-from segfocal.sweeps.record import Record
+from segfocal.sweeps.record import Record, of_sweep
 from segfocal.sweeps.run import Queue
 from segfocal.sweeps.space import Space, read_space
 
@@ -87,7 +87,7 @@ class SearchSweeper(BasicSweeper):
 
 
 def _space(config: SweepConfig, arguments: list[str]) -> Space:
-    return read_space(config.space, [line for line in arguments if not line.startswith(("sweep.", "sweep="))])
+    return read_space(config.space, [line for line in arguments if not of_sweep(line)])
 
 
 def _refuse_intervals(arguments: list[str]) -> None:

@@ -116,7 +116,12 @@ def command_of(overrides: list[str]) -> list[str]:
 
 def says_how(override: str) -> bool:
     """Whether it says how a sweep is run, not what its jobs are."""
-    return override.lstrip("+~").startswith(("sweep.", "sweep=", "hydra", "out="))
+    return of_sweep(override) or override.lstrip("+~").startswith(("hydra", "out="))
+
+
+def of_sweep(override: str) -> bool:
+    """Whether it is about the sweep; a job, which is a run by itself, would refuse some of it."""
+    return override.lstrip("+~").startswith(("sweep.", "sweep="))
 
 
 def varied_in(record: Record) -> list[str]:

@@ -15,7 +15,7 @@ from segfocal.rundir import kept_checkpoints
 from segfocal.stopping import CODES
 from segfocal.sweeps.outcome import cleared
 from segfocal.sweeps.process import GRACE, Running
-from segfocal.sweeps.record import Job, Record
+from segfocal.sweeps.record import Job, Record, of_sweep
 from segfocal.sweeps.slots import Slots
 from segfocal.sweeps.watch import Watch
 
@@ -108,7 +108,7 @@ def begin(record: Record, job: Job, program: Sequence[str]) -> list[str]:
     if not goes_on:
         job.directory = str(job.number) if job.attempts == 1 else f"{job.number}-{job.attempts}"
     cleared(record.directory / job.directory)
-    words = [*program, *job.overrides]
+    words = [*program, *(line for line in job.overrides if not of_sweep(line))]
     if goes_on:  # not from what its own ckpt= names: it is past that
         words = [*(word for word in words if not word.lstrip("+").startswith("ckpt=")), f"ckpt={AUTO}"]
     job.state, job.failure, job.objective = "running", None, None

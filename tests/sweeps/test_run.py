@@ -30,3 +30,8 @@ def test_a_job_without_a_checkpoint_begins_anew_where_no_run_lies(tmp_path: Path
     record, job = interrupted(tmp_path, "ckpt=base", "seed=1", kept=False)
     assert begin(record, job, PROGRAM) == ["train.py", "ckpt=base", "seed=1"]
     assert job.directory == "0-2"
+
+
+def test_a_job_is_not_told_what_the_sweep_is(tmp_path: Path) -> None:
+    job = Job(0, "key", ["sweep=lab", "++sweep.sampler=null", "sweep.jobs=2", "+sweep.space={seed: '0,1'}", "seed=1"])
+    assert begin(Record(tmp_path, "train", [], "val/iou_macro", [job]), job, PROGRAM) == ["train.py", "seed=1"]
