@@ -28,6 +28,9 @@ from segfocal.sweeps.run import Queue, Stopped, run_jobs
 from segfocal.sweeps.slots import slots_of
 from segfocal.sweeps.watch import Watch
 
+OBJECTIVE = "objective"
+RANKED = "a sweep ranks its jobs by one and the same: a sweep for each, or, in a search, sweep.also=[val/loss]"
+
 
 class ProcessLauncher(Launcher):
     """Each job is the program's own command in a process of its own: one that dies takes no other with it.
@@ -75,6 +78,8 @@ class ProcessLauncher(Launcher):
         directory = Path(config.hydra.sweep.dir).absolute()
         directory.mkdir(parents=True, exist_ok=True)
         try:
+            if OBJECTIVE in keys:
+                raise UserError(f"{OBJECTIVE}: {RANKED}")
             sweep = parse(SweepConfig, config.sweep)
             holding = lock(directory / LOCK, "sweep.dir")
             try:
@@ -110,7 +115,7 @@ class ProcessLauncher(Launcher):
         command = command_of(parted(sys.argv[1:])[1])
         known = read(directory)
         if known is None:
-            objective = str(config.get("objective", "iou_macro"))
+            objective = str(config.get(OBJECTIVE, "iou_macro"))
             return Record(directory, program, command, objective, others=sweep.also, against="first" if sweep.one_at_a_time else "best")
         if (known.program, known.command) != (program, command):
             raise UserError(
@@ -129,9 +134,15 @@ class ProcessLauncher(Launcher):
         return known
 
     def key_of(self, overrides: list[str]) -> str:
-        """What a job's command line is recognised by."""
+        """What a job's command line is recognised by.
+
+        Raises:
+            UserError: its objective is not that of the sweep.
+        """
         assert self.context is not None and self.config is not None
         composed = self.context.config_loader.load_sweep_config(self.config, overrides)
+        if composed.get(OBJECTIVE) != self.config.get(OBJECTIVE):  # of an experiment, say
+            raise UserError(f"{' '.join(overrides)}: {OBJECTIVE}={composed[OBJECTIVE]}: {RANKED}")
         names = [str(name) for name in composed if name != "hydra"]
         plain = OmegaConf.to_container(OmegaConf.masked_copy(composed, names), resolve=True)
         assert isinstance(plain, dict)
