@@ -26,7 +26,7 @@ from segfocal.rundir import quoted, shown_path
 from segfocal.stopping import CODES
 from segfocal.sweeps.outcome import beats, settle
 from segfocal.sweeps.record import Job, Record
-from segfocal.sweeps.run import Queue, Stopped, begin, tell
+from segfocal.sweeps.run import Queue, Stopped, begin, heard, tell
 from segfocal.sweeps.task import LOOK_EVERY, STOP, Task, Work, claim
 from segfocal.sweeps.watch import Watch
 
@@ -197,13 +197,14 @@ class Asked:
     def __init__(self, mark: Path) -> None:
         self.mark, self.by = mark, list[int]()
         self.usual = {number: signal.getsignal(number) for number in CODES}
+        self.handlers = {number: heard(number, self._stop) for number in CODES}
         mark.unlink(missing_ok=True)
         self.listen()
 
     def listen(self) -> None:
         """Again and again: ray puts handlers of its own in the place of these."""
-        for number in self.usual:
-            signal.signal(number, self._stop)
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
 
     def to_end(self) -> None:
         self.mark.touch()

@@ -39,7 +39,7 @@ class Running:
     """
 
     def __init__(self, job: Job, command: Sequence[str], directory: Path, env: dict[str, str], pipe: int, cwd: str | None = None) -> None:
-        self.job, self.directory = job, directory
+        self.job, self.directory, self.asked = job, directory, False
         self.started = time.monotonic()
         with (directory / CONSOLE).open("ab") as console:
             self.process = subprocess.Popen(
@@ -71,7 +71,7 @@ class Running:
             result = _result(self.directory)
             state: State = "pruned" if "pruned" in result else "finished"
             return Outcome(state, self.seconds, result.get("value"), epoch=result.get("pruned"))
-        if code in STOPPED:
+        if code in STOPPED or self.asked:  # in its first moments Ctrl-C ends Python with 1
             return Outcome("interrupted", self.seconds, failure="interrupted")
         if code < 0:
             hint = " (out of memory?)" if code == -signal.SIGKILL else ""
@@ -79,7 +79,8 @@ class Running:
         return Outcome("failed", self.seconds, failure=last_words(self.directory / CONSOLE))
 
     def ask_to_end(self) -> None:
-        """As Ctrl-C does; `finish` waits for it."""
+        """As Ctrl-C does; `finish` waits for it. Nothing where it has ended by itself."""
+        self.asked = self.process.poll() is None
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(signal.SIGINT)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import FrameType
 
@@ -19,6 +19,7 @@ from segfocal.sweeps.record import Job, Record, of_sweep
 from segfocal.sweeps.slots import Slots
 from segfocal.sweeps.watch import Watch
 
+Handler = Callable[[int, FrameType | None], None]
 LOOK_EVERY = 0.2  # seconds between two looks at the jobs
 
 
@@ -67,7 +68,7 @@ def run_jobs(record: Record, queue: Queue, program: Sequence[str], slots: Slots,
         UserError: the queue cannot go on; likewise.
     """
     running: dict[int, Running] = {}
-    usual = {number: signal.signal(number, _stop) for number in CODES}
+    usual = {number: signal.signal(number, heard(number, _stop)) for number in CODES}
     with held_pipe() as pipe:  # around all of it: jobs are killed when it closes
         try:
             while True:
@@ -89,6 +90,15 @@ def run_jobs(record: Record, queue: Queue, program: Sequence[str], slots: Slots,
         finally:
             for number, handler in usual.items():
                 signal.signal(number, handler)
+
+
+def heard(number: int, stop: Handler) -> Handler:
+    """What answers a signal: what a shell has told to be ignored stays so, but not by SIG_IGN, which jobs would inherit: SIGINT ends them."""
+    return _deaf if signal.getsignal(number) == signal.SIG_IGN else stop
+
+
+def _deaf(number: int, frame: FrameType | None) -> None:
+    pass
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

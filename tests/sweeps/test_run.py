@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,8 +15,12 @@ from omegaconf import OmegaConf
 
 from hydra_plugins.segfocal_launcher import ProcessLauncher
 from segfocal.errors import UserError
+from segfocal.sweeps.elsewhere import Asked
+from segfocal.sweeps.process import Running
 from segfocal.sweeps.record import Job, Record
-from segfocal.sweeps.run import begin
+from segfocal.sweeps.run import Queue, begin, run_jobs
+from segfocal.sweeps.slots import Slots
+from segfocal.sweeps.watch import Watch
 
 PROGRAM = ["train.py"]
 
@@ -63,3 +71,59 @@ def test_jobs_of_different_objectives_are_refused(tmp_path: Path, capsys: pytest
     launcher.key_of(["seed=1"])
     with pytest.raises(UserError, match="seed=1 objective=val/loss: objective=val/loss: a sweep ranks"):
         launcher.key_of(["seed=1", "objective=val/loss"])  # as an experiment may say, too
+
+
+class Interrupting(Queue):
+    """Asks the sweep to end while its job runs."""
+
+    def environment(self, job: Job) -> dict[str, str]:
+        os.kill(os.getpid(), signal.SIGINT)
+        return {}
+
+
+@pytest.fixture
+def ignored() -> Iterator[None]:
+    """SIGINT, as by a shell for what it runs in the background."""
+    usual = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGINT, usual)
+
+
+@pytest.mark.usefixtures("ignored")
+def test_a_signal_that_a_shell_has_told_to_be_ignored_ends_no_sweep_but_can_end_its_jobs(tmp_path: Path) -> None:
+    program = tmp_path / "train.py"
+    program.write_text("import signal; assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN")
+    record = Record(tmp_path, "train", [], "val/iou_macro", [Job(0, "key", ["seed=1"])])
+    run_jobs(record, Interrupting(record.jobs), [str(program)], Slots(1), Watch(record, []))
+    assert record.jobs[0].state == "finished", record.jobs[0].failure
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+    asked = Asked(tmp_path / ".stop")
+    os.kill(os.getpid(), signal.SIGINT)
+    asked.forget()
+    assert asked.by == []
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def running(tmp_path: Path, program: str) -> Running:
+    read, write = os.pipe()
+    job = Running(Job(0, "key", []), ["-c", program], tmp_path, dict(os.environ), read)
+    os.close(read)
+    os.close(write)
+    return job
+
+
+def test_a_job_that_was_asked_to_end_is_interrupted_however_it_ends(tmp_path: Path) -> None:
+    """While Python itself starts, it is with 1."""
+    asked = running(tmp_path, "import signal, time; signal.signal(2, lambda *_: exit(1)); print('begun', flush=True); time.sleep(60)")
+    while not (tmp_path / "console.log").read_text():
+        time.sleep(0.01)
+    asked.ask_to_end()
+    asked.finish(time.monotonic() + 20)
+    outcome = asked.outcome()
+    assert outcome is not None and (asked.process.returncode, outcome.state) == (1, "interrupted")
+    failed = running(tmp_path, "exit(1)")
+    failed.process.wait(20)
+    failed.ask_to_end()
+    outcome = failed.outcome()
+    assert outcome is not None and outcome.state == "failed"
