@@ -124,7 +124,7 @@ class ProcessLauncher(Launcher):
             )
         settle(known)
         for job in known.jobs:
-            if job.state == "running" and beats(directory / job.directory):
+            if job.state in ("running", "interrupted") and beats(directory / job.directory):
                 raise UserError(
                     f"{shown_path(directory)}: job {job.number} still runs: wait for it, or end it (scancel), half a minute before"
                 )

@@ -30,6 +30,8 @@ from segfocal.sweeps.run import Queue, Stopped, begin, heard, tell
 from segfocal.sweeps.task import LOOK_EVERY, STOP, Task, Work, claim
 from segfocal.sweeps.watch import Watch
 
+NO_WAIT = 2  # signals after which jobs are not waited for
+
 
 @dataclass
 class Elsewhere:
@@ -115,7 +117,7 @@ class Batches:
     def _wait(self, jobs: list[Job]) -> UserError | None:
         """Until all have ended, or are not to be waited for; returns why the queue cannot go on."""
         lost = None
-        while (self.hands.busy() or self._run_on(jobs)) and len(self.asked.by) < 2:
+        while (self.hands.busy() or self._run_on(jobs)) and len(self.asked.by) < NO_WAIT:
             time.sleep(LOOK_EVERY)
             self.asked.listen()
             lost = lost or self._settle()
@@ -210,10 +212,11 @@ class Asked:
         self.mark.touch()
 
     def forget(self) -> None:
-        """As before."""
+        """As before; but what was not waited for finds the mark, which the next sweep here takes away."""
         for number, handler in self.usual.items():
             signal.signal(number, handler)
-        self.mark.unlink(missing_ok=True)
+        if len(self.by) < NO_WAIT:
+            self.mark.unlink(missing_ok=True)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self.by.append(number)

@@ -14,8 +14,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from hydra_plugins.segfocal_launcher import ProcessLauncher
+from segfocal.config.sweep import SweepConfig
 from segfocal.errors import UserError
 from segfocal.sweeps.elsewhere import Asked
+from segfocal.sweeps.outcome import Outcome, beat
 from segfocal.sweeps.process import Running
 from segfocal.sweeps.record import Job, Record
 from segfocal.sweeps.run import Queue, begin, run_jobs
@@ -127,3 +129,27 @@ def test_a_job_that_was_asked_to_end_is_interrupted_however_it_ends(tmp_path: Pa
     failed.ask_to_end()
     outcome = failed.outcome()
     assert outcome is not None and outcome.state == "failed"
+
+
+@pytest.mark.parametrize(("signals", "stays"), [(1, False), (2, True)])
+def test_jobs_that_are_not_waited_for_find_the_mark(tmp_path: Path, signals: int, stays: bool) -> None:
+    asked = Asked(tmp_path / ".stop")
+    for _ in range(signals):
+        os.kill(os.getpid(), signal.SIGINT)
+    asked.forget()
+    assert (tmp_path / ".stop").exists() == stays
+    Asked(tmp_path / ".stop").forget()  # of the next sweep there
+    assert not (tmp_path / ".stop").exists()
+
+
+def test_a_job_that_was_not_waited_for_is_not_started_beside_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["train.py"])
+    record, job = interrupted(tmp_path, kept=True)
+    record.save()
+    beat(tmp_path / "0")
+    launcher = launcher_of(tmp_path)
+    assert launcher.config is not None
+    with pytest.raises(UserError, match="job 0 still runs: wait for it"):
+        launcher._record(tmp_path, launcher.config, SweepConfig())
+    Outcome("interrupted", 1.0).note(tmp_path / "0")
+    assert launcher._record(tmp_path, launcher.config, SweepConfig()).jobs == [job]
