@@ -26,7 +26,7 @@ from segfocal.sweeps.outcome import beats, settle
 from segfocal.sweeps.record import LOCK, Job, Record, command_of, job_key, read, swept_keys
 from segfocal.sweeps.run import Queue, Stopped, run_jobs
 from segfocal.sweeps.slots import slots_of
-from segfocal.sweeps.watch import Watch
+from segfocal.sweeps.watch import Watch, counted
 
 OBJECTIVE = "objective"
 RANKED = "a sweep ranks its jobs by one and the same: a sweep for each, or, in a search, sweep.also=[val/loss]"
@@ -54,7 +54,7 @@ class ProcessLauncher(Launcher):
         lines = [list(overrides) for overrides in job_overrides]
 
         def queue_of(record: Record, config: SweepConfig) -> Queue:
-            asked.extend(record.add(self.key_of(overrides), overrides) for overrides in lines)
+            asked.extend(record.add(self.key_of(overrides), overrides) for overrides in counted(lines))
             jobs = list({job.number: job for job in asked}.values())  # lr=1e-3,0.001 is one job, said twice
             left = [job for job in jobs if job.state != "finished" and (config.retry_failed or job.state != "failed")]
             if len(left) < len(jobs):
@@ -93,7 +93,7 @@ class ProcessLauncher(Launcher):
                 holding.close()
         except UserError as error:
             print(error, file=sys.stderr)
-            if {path.name for path in directory.iterdir()} <= {LOCK, "multirun.yaml"}:  # the latter is Hydra's
+            if {path.name for path in directory.iterdir()} <= {LOCK, "multirun.yaml"}:  # the latter is of hydra/sweeper=basic
                 shutil.rmtree(directory)  # it was made for a sweep that never was
             sys.exit(MISTAKE)
         except Stopped as stopped:

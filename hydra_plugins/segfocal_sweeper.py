@@ -25,7 +25,7 @@ from segfocal.sweeps.space import Space, read_space
 
 
 class SearchSweeper(BasicSweeper):
-    """Hydra's own sweeper; a search where there is a sampler; the combinations of `sweep.space` where there is only that."""
+    """Every combination; a search where there is a sampler."""
 
     def sweep(self, arguments: list[str]) -> Any:
         assert self.config is not None
@@ -36,12 +36,10 @@ class SearchSweeper(BasicSweeper):
             if config.sampler is not None:
                 return self._search(config, arguments)
             _refuse_intervals(arguments)
-            if config.space or config.one_at_a_time:
-                return self._grid(config, arguments)
+            return self._grid(config, arguments)
         except UserError as error:
             print(error, file=sys.stderr)
             sys.exit(MISTAKE)
-        return super().sweep(arguments)
 
     def _through(self, other: Any, config: SweepConfig) -> ProcessLauncher:
         """Our launcher, whose jobs another one takes elsewhere."""
@@ -73,10 +71,16 @@ class SearchSweeper(BasicSweeper):
             sys.exit(1)
 
     def _grid(self, config: SweepConfig, arguments: list[str]) -> Any:
-        """Every combination that the space has, or one value changed at a time."""
-        space = _space(config, arguments)
-        lines = space.one_at_a_time() if config.one_at_a_time else space.grid()
-        self._check(lines)
+        """Every combination, of the command line or of the space, or one value changed at a time.
+
+        Not by Hydra's own `sweep`: it composes each job, which has been checked, and which the launcher composes once more.
+        """
+        if config.space or config.one_at_a_time:
+            space = _space(config, arguments)
+            lines = space.one_at_a_time() if config.one_at_a_time else space.grid()
+            self._check(lines)
+        else:
+            (lines,) = self.split_arguments(OverridesParser.create().parse_overrides(arguments), None)
         assert self.launcher is not None
         return self.launcher.launch(lines, 0)
 

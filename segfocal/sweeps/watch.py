@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from types import TracebackType
 
 from rich.console import Console
 from rich.live import Live
+from rich.progress import track
 from rich.table import Table
 
+from segfocal.config.parse import QUIET
 from segfocal.sweeps.process import Running
 from segfocal.sweeps.record import CHANGED, Job, Record, brief, told_apart
 
@@ -51,6 +54,13 @@ class Watch:
             self.live.console.print(said, markup=False, highlight=False)
         else:
             print(said, flush=True)
+
+
+def counted(lines: list[list[str]]) -> Iterable[list[str]]:
+    """Command lines; where they are many, on a terminal, with how many have been composed: each takes a good part of a second."""
+    if len(lines) <= QUIET or not sys.stderr.isatty():
+        return lines
+    return track(lines, description="composing the jobs", transient=True, console=Console(stderr=True))
 
 
 def said_of(record: Record, job: Job, keys: list[str]) -> list[str]:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from omegaconf import OmegaConf
 
 from hydra_plugins.segfocal_launcher import ProcessLauncher
+from hydra_plugins.segfocal_sweeper import SearchSweeper
 from segfocal.config.sweep import SweepConfig
 from segfocal.errors import UserError
 from segfocal.sweeps.elsewhere import Asked
@@ -22,7 +26,7 @@ from segfocal.sweeps.process import Running
 from segfocal.sweeps.record import Job, Record
 from segfocal.sweeps.run import Queue, begin, run_jobs
 from segfocal.sweeps.slots import Slots
-from segfocal.sweeps.watch import Watch
+from segfocal.sweeps.watch import Watch, counted
 
 PROGRAM = ["train.py"]
 
@@ -153,3 +157,22 @@ def test_a_job_that_was_not_waited_for_is_not_started_beside_itself(tmp_path: Pa
         launcher._record(tmp_path, launcher.config, SweepConfig())
     Outcome("interrupted", 1.0).note(tmp_path / "0")
     assert launcher._record(tmp_path, launcher.config, SweepConfig()).jobs == [job]
+
+
+def test_a_grid_is_handed_over_without_being_composed(tmp_path: Path) -> None:
+    sweeper = SearchSweeper(max_batch_size=None, params=None)
+    sweeper.config, sweeper.launcher = OmegaConf.create({"sweep": {}, "hydra": {"sweep": {"dir": str(tmp_path)}}}), Mock(ProcessLauncher)
+    sweeper.launcher.launch.return_value = []
+    sweeper.hydra_context = Mock()  # composes
+    sweeper.sweep(["seed=0,1", "loss=ce"])
+    sweeper.launcher.launch.assert_called_once_with([["seed=0", "loss=ce"], ["seed=1", "loss=ce"]], 0)
+    sweeper.hydra_context.config_loader.load_sweep_config.assert_not_called()
+
+
+@pytest.mark.parametrize(("many", "shown"), [(8, False), (9, True)])
+def test_many_jobs_are_composed_with_progress(monkeypatch: pytest.MonkeyPatch, many: int, shown: bool) -> None:
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert list(counted([[]] * many)) == [[]] * many
+    assert ("composing the jobs" in terminal.getvalue()) is shown
