@@ -142,7 +142,8 @@ class ProcessLauncher(Launcher):
         assert self.context is not None and self.config is not None
         composed = self.context.config_loader.load_sweep_config(self.config, overrides)
         if composed.get(OBJECTIVE) != self.config.get(OBJECTIVE):  # of an experiment, say
-            raise UserError(f"{' '.join(overrides)}: {OBJECTIVE}={composed[OBJECTIVE]}: {RANKED}")
+            own, ranked = composed.get(OBJECTIVE), self.config.get(OBJECTIVE)
+            raise UserError(f"{' '.join(overrides)}: {OBJECTIVE}={own}, not {ranked}: {RANKED}; {OBJECTIVE}={own} says it for all")
         names = [str(name) for name in composed if name != "hydra"]
         plain = OmegaConf.to_container(OmegaConf.masked_copy(composed, names), resolve=True)
         assert isinstance(plain, dict)

@@ -75,7 +75,10 @@ def test_jobs_of_different_objectives_are_refused(tmp_path: Path, capsys: pytest
     assert (ended.value.code, said.count("\n")) == (2, 1) and said.startswith("objective: a sweep ranks its jobs by one and the same: ")
     assert not (tmp_path / "s").exists()
     launcher.key_of(["seed=1"])
-    with pytest.raises(UserError, match="seed=1 objective=val/loss: objective=val/loss: a sweep ranks"):
+    with pytest.raises(
+        UserError,
+        match="seed=1 objective=val/loss: objective=val/loss, not val/iou_macro: a sweep ranks .*; objective=val/loss says it for all",
+    ):
         launcher.key_of(["seed=1", "objective=val/loss"])  # as an experiment may say, too
 
 
