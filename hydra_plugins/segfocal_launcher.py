@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
@@ -23,7 +24,7 @@ from segfocal.rundir import lock, shown_path
 from segfocal.sweeps.answer import write_answer
 from segfocal.sweeps.elsewhere import Elsewhere
 from segfocal.sweeps.outcome import beats, settle
-from segfocal.sweeps.record import LOCK, Job, Record, command_of, job_key, read, swept_keys
+from segfocal.sweeps.record import LOCK, Against, Job, Record, base_of, command_of, differs, job_key, read, swept_keys
 from segfocal.sweeps.run import Queue, Stopped, run_jobs
 from segfocal.sweeps.slots import slots_of
 from segfocal.sweeps.watch import Watch, counted
@@ -83,7 +84,7 @@ class ProcessLauncher(Launcher):
             sweep = parse(SweepConfig, config.sweep)
             holding = lock(directory / LOCK, "sweep.dir")
             try:
-                record = self._record(directory, config, sweep)
+                record = self._record(directory, config, sweep, keys)
                 runs = self._runner(sweep, config)
                 queue = queue_of(record, sweep)
                 record.save()
@@ -110,18 +111,21 @@ class ProcessLauncher(Launcher):
         slots = slots_of(sweep, str(config.profile.accelerator))
         return lambda record, queue, program, watch: run_jobs(record, queue, program, slots, watch)
 
-    def _record(self, directory: Path, config: DictConfig, sweep: SweepConfig) -> Record:
-        program = str(config.hydra.job.name)
+    def _record(self, directory: Path, config: DictConfig, sweep: SweepConfig, keys: list[str]) -> Record:
+        program, base = str(config.hydra.job.name), base_of(_plain(config, resolve=False))  # what is swept may be needed to resolve it
         command = command_of(parted(sys.argv[1:])[1])
         known = read(directory)
         if known is None:
             objective = str(config.get(OBJECTIVE, "iou_macro"))
-            return Record(directory, program, command, objective, others=sweep.also, against="first" if sweep.one_at_a_time else "best")
+            against: Against = "first" if sweep.one_at_a_time else "best"
+            return Record(directory, program, command, objective, others=sweep.also, against=against, base=base)
         if (known.program, known.command) != (program, command):
             raise UserError(
                 f"sweep.dir={shown_path(directory)}: holds another sweep, of `{known.program}.py -m {' '.join(known.command)}`: "
                 "sweep.dir=<another directory>"
             )
+        if key := differs(known.base, base, keys):
+            raise UserError(known.changed(key))
         settle(known)
         for job in known.jobs:
             if job.state in ("running", "interrupted") and beats(directory / job.directory):
@@ -144,10 +148,15 @@ class ProcessLauncher(Launcher):
         if composed.get(OBJECTIVE) != self.config.get(OBJECTIVE):  # of an experiment, say
             own, ranked = composed.get(OBJECTIVE), self.config.get(OBJECTIVE)
             raise UserError(f"{' '.join(overrides)}: {OBJECTIVE}={own}, not {ranked}: {RANKED}; {OBJECTIVE}={own} says it for all")
-        names = [str(name) for name in composed if name != "hydra"]
-        plain = OmegaConf.to_container(OmegaConf.masked_copy(composed, names), resolve=True)
-        assert isinstance(plain, dict)
-        return job_key({str(name): value for name, value in plain.items()})
+        return job_key(_plain(composed, resolve=True))
+
+
+def _plain(composed: DictConfig, resolve: bool) -> dict[str, Any]:
+    """What is composed, but for Hydra's own."""
+    names = [str(name) for name in composed if name != "hydra"]
+    plain = OmegaConf.to_container(OmegaConf.masked_copy(composed, names), resolve=resolve)
+    assert isinstance(plain, dict)
+    return {str(name): value for name, value in plain.items()}
 
 
 def _program() -> list[str]:

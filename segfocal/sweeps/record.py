@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from segfocal.errors import UserError
+from segfocal.rundir import shown_path
 from segfocal.wholefile import write_whole
 
 FILE = "sweep.json"
@@ -17,6 +19,7 @@ LOCK = ".lock"
 SEED = "seed"
 CHANGED = "changed"  # stands for all keys where one value is changed at a time
 State = Literal["waiting", "running", "finished", "pruned", "failed", "interrupted"]
+Against = Literal["best", "first"]
 NO_PART = {"hydra", "out", "sweep", "report"}  # of what a job is: where it is written, and how it is run
 # What the jobs of a sweep are, by which it is recognised, too.
 SEARCHED = ("sweep=", "sweep.space", "sweep.sampler=", "sweep.also=", "sweep.one_at_a_time=")
@@ -70,6 +73,7 @@ class Record:
         jobs: by number.
         others: further objectives of a search.
         against: which jobs the others are compared with, where seeds are varied: the best, or the first.
+        base: the configuration without what is swept, as `base_of` has it; empty in records of older releases.
     """
 
     directory: Path
@@ -78,15 +82,26 @@ class Record:
     objective: str
     jobs: list[Job] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
-    against: Literal["best", "first"] = "best"
+    against: Against = "best"
+    base: dict[str, str] = field(default_factory=dict)
 
     def add(self, key: str, overrides: list[str]) -> Job:
-        """The job of a configuration: the one that is known, or a new one."""
+        """The job of a configuration: the one that is known, or a new one.
+
+        Raises:
+            UserError: the same overrides were another configuration: an option that is swept has changed.
+        """
         for job in self.jobs:
             if job.key == key:
                 return job
+        if self.base and any(job.overrides == overrides for job in self.jobs):
+            raise UserError(self.changed(" ".join(overrides)))
         self.jobs.append(Job(len(self.jobs), key, overrides))
         return self.jobs[-1]
+
+    def changed(self, what: str) -> str:
+        """What is said where the configuration is not as it was."""
+        return f"the configuration has changed since {shown_path(self.directory)} was begun ({what}): sweep.dir=<another directory>, or undo the change"
 
     def save(self) -> None:
         """Write it; the file is there in full or as it was."""
@@ -98,6 +113,31 @@ def job_key(config: dict[str, Any]) -> str:
     """What jobs of the same resolved configuration have in common."""
     part = {name: value for name, value in config.items() if name not in NO_PART}
     return hashlib.sha256(json.dumps(part, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def base_of(config: dict[str, Any]) -> dict[str, str]:
+    """Every value that is part of what jobs are, as JSON by its key."""
+    return dict(_leaves({name: value for name, value in config.items() if name not in NO_PART}, ""))
+
+
+def _leaves(tree: dict[str, Any], above: str) -> Iterator[tuple[str, str]]:
+    for name, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", json.dumps(value, default=str)
+
+
+def differs(before: dict[str, str], now: dict[str, str], leave_out: Sequence[str]) -> str | None:
+    """The first key in which two configurations differ; None where none does, or one is not known.
+
+    Args:
+        before, now: as `base_of` has them.
+        leave_out: keys that may differ, with all that is below them.
+    """
+    keys = dict.fromkeys([*before, *now]) if before and now else ()
+    wrong = (key for key in keys if before.get(key) != now.get(key))
+    return next((key for key in wrong if not any(f"{key}.".startswith(f"{other}.") for other in leave_out)), None)
 
 
 def key_of_run(config: Any) -> str:

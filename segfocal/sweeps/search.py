@@ -37,7 +37,7 @@ def begin(config: SweepConfig, space: Space, record: Record, epochs: int, key_of
         UserError: the study cannot be opened, or asks for something else.
     """
     objectives = [record.objective, *record.others]
-    study = open_study(config, space, objectives, epochs, record.directory)
+    study = open_study(config, space, objectives, epochs, record.directory, record.base)
     place = located(config.storage, record.directory)
 
     def about(number: int) -> TrialOfJob:

@@ -14,15 +14,19 @@ from segfocal.config.sweep import SweepConfig
 from segfocal.errors import UserError, first_line
 from segfocal.nearest import did_you_mean
 from segfocal.sweeps.compare import MINIMISED
+from segfocal.sweeps.record import differs
 from segfocal.sweeps.samplers import Seeded, build_pruner
 from segfocal.sweeps.space import Space
 from segfocal.sweeps.storage import JOURNAL, located, open_storage, printable
 
 GIVEN = "given"  # the attribute of a trial that was brought from another study
 OURS = "segfocal"  # the attribute of a study that says what it asks
+BASE = "configuration"  # and the one that says of what
+# Where machines that work on one study may differ.
+MACHINES = ("profile", "strategy", "logger", "trainer.devices", "data.root", "data.file", "data.num_workers", "data.cache", "data.cache_gb")
 
 
-def open_study(config: SweepConfig, space: Space, objectives: list[str], epochs: int, directory: Path) -> Study:
+def open_study(config: SweepConfig, space: Space, objectives: list[str], epochs: int, directory: Path, base: dict[str, str]) -> Study:
     """The study that a configuration says.
 
     Args:
@@ -31,9 +35,10 @@ def open_study(config: SweepConfig, space: Space, objectives: list[str], epochs:
         objectives: figures of the validation.
         epochs: that a trial trains for.
         directory: of the sweep.
+        base: its configuration, as a record has it.
 
     Raises:
-        UserError: the storage cannot be opened, or the study there asks for something else.
+        UserError: the storage cannot be opened, or the study there asks for something else, or of another configuration.
     """
     place = located(config.storage, directory)
     storage = open_storage(place)
@@ -52,12 +57,18 @@ def open_study(config: SweepConfig, space: Space, objectives: list[str], epochs:
         )
         if OURS not in study.user_attrs and not study.get_trials(deepcopy=False):
             study.set_user_attr(OURS, asked)
-        known = study.user_attrs.get(OURS)
+            study.set_user_attr(BASE, base)
+        known, before = study.user_attrs.get(OURS), study.user_attrs.get(BASE, {})
     except Exception as error:  # of SQLAlchemy, the database's driver, the file system
         raise UserError(f"sweep.storage={printable(place)}: the study cannot be read or written ({first_line(error)})") from None
     if known != asked:
         raise UserError(
             f"sweep.study={config.study}: {_difference(known, asked)}: sweep.dir=<another directory>, or sweep.study=<another name>"
+        )
+    if key := differs(before, base, [*MACHINES, *(parameter.key for parameter in space.parameters)]):
+        raise UserError(
+            f"sweep.study={config.study}: the configuration has changed since the study was begun ({key}): sweep.study=<another name>, or undo the "
+            "change"
         )
     if config.warm_start and not study.get_trials(deepcopy=False):
         begin_with(study, config, space, asked)

@@ -157,9 +157,9 @@ def test_a_job_that_was_not_waited_for_is_not_started_beside_itself(tmp_path: Pa
     launcher = launcher_of(tmp_path)
     assert launcher.config is not None
     with pytest.raises(UserError, match="job 0 still runs: wait for it"):
-        launcher._record(tmp_path, launcher.config, SweepConfig())
+        launcher._record(tmp_path, launcher.config, SweepConfig(), [])
     Outcome("interrupted", 1.0).note(tmp_path / "0")
-    assert launcher._record(tmp_path, launcher.config, SweepConfig()).jobs == [job]
+    assert launcher._record(tmp_path, launcher.config, SweepConfig(), []).jobs == [job]
 
 
 def test_a_grid_is_handed_over_without_being_composed(tmp_path: Path) -> None:
@@ -179,3 +179,28 @@ def test_many_jobs_are_composed_with_progress(monkeypatch: pytest.MonkeyPatch, m
     monkeypatch.setattr(sys, "stderr", terminal)
     assert list(counted([[]] * many)) == [[]] * many
     assert ("composing the jobs" in terminal.getvalue()) is shown
+
+
+def test_a_configuration_that_has_changed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["train.py"])
+
+    def record(**composed: Any) -> Record:
+        launcher = launcher_of(tmp_path, **composed)
+        assert launcher.config is not None
+        return launcher._record(tmp_path, launcher.config, SweepConfig(), ["loss", "seed"])
+
+    first = {"optimizer": {"lr": 0.1}, "loss": {"name": "ce"}, "seed": 0, "out": "runs", "sweep": {"jobs": 1}}
+    begun = record(**first)
+    begun.add("key", ["seed=0"])
+    begun.save()
+    assert record(**{**first, "loss": {"name": "dice", "smooth": 1}, "seed": 1, "out": "x", "sweep": {"jobs": 2}}) == begun
+    said = r"^the configuration has changed since .* was begun \(%s\): sweep.dir=<another directory>, or undo the change$"
+    for changed, key in [({"optimizer": {"lr": 0.2}}, "optimizer.lr"), ({"optimizer": {"lr": 0.1, "eps": 1}}, "optimizer.eps")]:
+        with pytest.raises(UserError, match=said % key):
+            record(**{**first, **changed})
+    with pytest.raises(UserError, match=said % "seed=0"):
+        begun.add("another", ["seed=0"])  # as where the option of a swept group was edited
+    begun.base = {}  # of an older release
+    begun.add("another", ["seed=0"])
+    begun.save()
+    assert record(optimizer={"lr": 0.2}) == begun

@@ -335,6 +335,20 @@ def test_a_study_of_another_space_is_refused(tmp_path: Path) -> None:
         search(tmp_path / "s", SweepConfig(sampler="tpe", storage="postgresql://me:secret@there/x"))
 
 
+def test_a_study_of_another_configuration_is_refused(tmp_path: Path) -> None:
+    config, space = SweepConfig(sampler="tpe", storage=f"sqlite:///{tmp_path}/x.db"), read_space({}, RANGES)
+    base = {"optimizer.lr": "0.1", "model.name": '"unet"', "data.root": '"/here"'}
+
+    def asked(base: dict[str, str]) -> Search:
+        return begin(config, space, Record(tmp_path, "tiny", [], "val/iou_macro", base=base), 9, " ".join)
+
+    asked(base)
+    asked({**base, "optimizer.lr": "0.2", "data.root": '"/there"'})  # the one is searched, the other is of the machine
+    asked({})  # of an older release
+    with pytest.raises(UserError, match=r"^sweep.study=segfocal: the configuration has changed since the study was begun \(model.name\): "):
+        asked({**base, "model.name": '"fpn"'})
+
+
 def test_a_storage_that_is_locked_or_lost_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("segfocal.sweeps.storage.PATIENCE", 0.1)
     config = SweepConfig(sampler="tpe", storage=f"sqlite:///{tmp_path}/x.db")
