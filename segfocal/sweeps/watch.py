@@ -12,11 +12,11 @@ from rich.live import Live
 from rich.progress import track
 from rich.table import Table
 
-from segfocal.config.parse import QUIET
 from segfocal.sweeps.process import Running
 from segfocal.sweeps.record import CHANGED, Job, Record, brief, told_apart
 
 MOST_ROWS = 20
+QUIET = 8  # so few jobs are composed within two seconds
 
 
 class Watch:
