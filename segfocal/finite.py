@@ -181,7 +181,7 @@ class FiniteSteps(Callback):
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Batch, *_: Any, **__: Any) -> None:
         reach, scores = (torch.linalg.vector_norm(each.float(), math.inf, dim=(1, 2, 3)) for each in (batch.image, outputs))
-        self.validated.append((batch.indices, reach, scores))
+        self.validated.append((batch.indices.clone(), reach, scores))  # a worker's memory is a file that stays open while it is held
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Name the images whose scores are NaN; the figures of the module would only count them.

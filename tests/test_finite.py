@@ -10,9 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from lightning.pytorch import Trainer
 
 from segfocal import checkpoint as checkpoints
+from segfocal.data.dataset import Batch
 from segfocal.errors import UserError
+from segfocal.finite import FiniteSteps
+from tests.checkpoints import train_config
 from tests.conftest import ROOT, Result, run, spawn
 from tests.faulty import SEEN
 from tests.reliability.chained import differing, kept
@@ -162,6 +167,14 @@ def test_an_objective_that_is_no_number_is_not_the_best(tmp_path: Path) -> None:
     assert json.loads((directory / "result.json").read_text())["value"] is None
     with pytest.raises(UserError, match=r"no checkpoints/best.ckpt .*: no objective was a number yet: ckpt=.*last.ckpt"):
         checkpoints.locate(str(directory), "best")
+
+
+def test_a_validation_holds_no_memory_of_a_worker() -> None:
+    """Each piece of it is a file that is open: systems allow 1024, and validations have more batches."""
+    watch, batch = FiniteSteps(train_config()), Batch(torch.ones(2, 3, 8, 8), torch.zeros(2, 8, 8), torch.arange(2).share_memory_())
+    watch.on_validation_batch_end(Trainer(logger=False, enable_checkpointing=False), None, torch.ones(2, 1, 8, 8), batch)
+    assert not any(part.is_shared() for batch in watch.validated for part in batch)
+    assert watch.validated[0][0].tolist() == [0, 1]
 
 
 @pytest.mark.timeout(250)
