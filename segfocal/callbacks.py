@@ -26,6 +26,7 @@ from segfocal.decision import Decision, labels_of
 from segfocal.finite import FiniteSteps
 from segfocal.history import History, Means
 from segfocal.module import RAREST
+from segfocal.pace import Pace
 from segfocal.parallel.callbacks import Together, of_all_processes
 from segfocal.parallel.team import Team
 from segfocal.report.overlay import Picture, sheet, visible
@@ -40,7 +41,7 @@ log = logging.getLogger("segfocal")
 def build_callbacks(config: TrainConfig, run_dir: Path, data: SegmentationData, history: History | None, team: Team) -> list[Callback]:
     """The callbacks of a training, in the order in which they act."""
     mode = "min" if config.minimise else "max"
-    callbacks: list[Callback] = [LastEpoch(), Means(history)]
+    callbacks: list[Callback] = [Pace(), LastEpoch(), Means(history)]
     callbacks += averaging(config)
     callbacks += [FiniteSteps(config), Together(), StepEnds(run_dir / CHECKPOINTS / LAST, team, config.callbacks.save_every)]
     # Both are saved when the epoch is over, validation included: going on from either starts with the next epoch.

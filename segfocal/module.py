@@ -24,6 +24,7 @@ from segfocal.metrics import SegmentationMetrics
 from segfocal.metrics.fitting import fit
 from segfocal.metrics.offsets import PixelSample
 from segfocal.optim import build_optimizer, fuse
+from segfocal.pace import Said
 
 RAREST = "IoU of the rarest class"  # begins the name, in the log of a training, of a figure that metrics.csv has under the class's own
 
@@ -67,6 +68,7 @@ class SegmentationModule(LightningModule):
         self.losses: dict[str, Tensor] = {}
         """What the last step has lost, in all and by each term of a sum."""
         self.finite: FiniteSteps | None = None  # of a training that is watched over
+        self.said: Said = []
 
     def forward(self, image: Tensor) -> Tensor:
         logits: Tensor = self.model(image)
@@ -155,6 +157,7 @@ class SegmentationModule(LightningModule):
         assert self.config is not None
         optimizer = build_optimizer(self.config.optimizer, self.model)
         fuse(optimizer.param_groups, self._fused)
+        self.said = [{key: group[key] for key in ("lr", "weight_decay")} for group in optimizer.param_groups]
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = SCHEDULERS.build(self.config.scheduler, optimizer, steps, self.config.minimise)
         if schedule["interval"] == "epoch":
