@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 import segfocal
 from segfocal import shared_weights
-from segfocal.config.base import Fraction, Index, Number, Positive
+from segfocal.config.base import Count, Fraction, Index, Number, Positive
 from segfocal.config.data import DataConfig
 from segfocal.config.parse import parse
 from segfocal.config.run import ModelConfig
@@ -36,6 +36,14 @@ GENERATED = "synthetic"  # what `data` is where a command says nothing of it
 SLACK = 2**30  # bytes of weights that encoders make and throw away: their classifiers
 
 
+@dataclass(kw_only=True)
+class EpochHas:
+    """Batches of a process and steps of the optimiser in an epoch of the run."""
+
+    batches: Count
+    steps: Count
+
+
 @dataclass(config=ConfigDict(extra="allow"), kw_only=True)
 class About:
     """What anything but a training needs of a checkpoint's `segfocal`; the rest of it is told, not used."""
@@ -46,6 +54,7 @@ class About:
     mean: Annotated[list[Number], Field(min_length=1)]
     std: Annotated[list[Positive], Field(min_length=1)]
     epoch: Index
+    epoch_has: EpochHas | None = None
     metrics: dict[str, float | None]
     decision: dict[str, Any] | None = None
     shares: list[Fraction] | None = None

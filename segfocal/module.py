@@ -24,7 +24,7 @@ from segfocal.metrics import SegmentationMetrics
 from segfocal.metrics.fitting import fit
 from segfocal.metrics.offsets import PixelSample
 from segfocal.optim import build_optimizer, fuse
-from segfocal.pace import Said
+from segfocal.pace import Said, epoch_has
 
 RAREST = "IoU of the rarest class"  # begins the name, in the log of a training, of a figure that metrics.csv has under the class's own
 
@@ -181,6 +181,7 @@ class SegmentationModule(LightningModule):
         checkpoint["segfocal"] = {
             **(self.about or {}),
             "epoch": self.current_epoch,
+            "epoch_has": epoch_has(self.trainer),
             "metrics": self.figures,
             "decision": self.fitted.as_dict(),
         }

@@ -1,11 +1,17 @@
-"""How fast a run goes on: at the learning rate and weight decay that its configuration says now, whatever was loaded."""
+"""How fast a run goes on, and from where: by the learning rate, the weight decay and the steps of an epoch that it has now.
+
+Other devices, batches or images make other steps of an epoch. What counts steps, in the schedule and in the epoch, is then converted.
+"""
 
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loops.progress import _BatchProgress
+from lightning.pytorch.utilities.types import LRSchedulerConfig
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -30,6 +36,9 @@ class Pace(Callback):
             if stored[key] != getattr(now, key):
                 log.info("going on with optimizer.%s=%g, until here it was %g", key, getattr(now, key), stored[key])
         (optimizer,), (schedule,) = trainer.optimizers, trainer.lr_scheduler_configs
+        old, new = self.before.get("epoch_has"), epoch_has(trainer)
+        if old and new and old != new:
+            convert(trainer, schedule, old, new)
         adopt(optimizer, schedule.scheduler, pl_module.said, now.lr / stored["lr"])
 
 
@@ -48,3 +57,36 @@ def adopt(optimizer: Optimizer, schedule: Any, said: Said, ratio: float) -> None
         schedule.base_lrs = [new["lr"] for new in said]
         for group, base, factor in zip(optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
             group["lr"] = base * factor(schedule.last_epoch)
+
+
+def epoch_has(trainer: Trainer) -> dict[str, int] | None:
+    """Batches of a process and steps of the optimiser in an epoch; None where no loader has been asked for."""
+    batches = trainer.num_training_batches
+    return {"batches": int(batches), "steps": -(-int(batches) // trainer.accumulate_grad_batches)} if batches < math.inf else None
+
+
+def convert(trainer: Trainer, schedule: LRSchedulerConfig, old: dict[str, int], new: dict[str, int]) -> None:
+    """Have schedule and place in the epoch, counted in epochs of other steps, be where they would be by those that epochs have now."""
+    progress, lines = trainer.fit_loop.epoch_loop.batch_progress, []
+    if schedule.interval == "step":
+        step = schedule.scheduler.last_epoch = schedule.scheduler.last_epoch * new["steps"] // old["steps"]
+        lines.append(f"the schedule is at step {step} of {trainer.estimated_stepping_batches}")
+    if trainer.fit_loop.restarted_mid_epoch:
+        place = placed(progress.current.ready, old["batches"], new["batches"], trainer.accumulate_grad_batches)
+        _put(progress, place)
+        lines.append(f"{place} of {new['batches']} batches of this epoch are done")
+    had = "going on with epochs of %d batches, %d steps, until here they had %d, %d"
+    log.info("%s", ": ".join([had % (*new.values(), *old.values()), *filter(None, [", ".join(lines)])]))
+
+
+def placed(batches: int, old: int, new: int, accumulate: int) -> int:
+    """Batches that are done, so that what follows begins a step; all of them stay all."""
+    return new if batches >= old else batches * new // old // accumulate * accumulate
+
+
+def _put(progress: _BatchProgress, place: int) -> None:
+    """As Lightning counts: in the middle of an epoch the last batch is not completed before the run goes on."""
+    current = progress.current
+    open_ = current.ready - current.completed
+    current.ready = current.started = current.processed = place  # type: ignore[attr-defined]  # typed as a simpler one
+    current.completed = place - open_

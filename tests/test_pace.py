@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,11 +13,16 @@ import pytest
 from torch import nn
 from torch.optim import Optimizer
 
+from segfocal import checkpoint as checkpoints
 from segfocal.config.optim import SCHEDULERS, AdamWConfig, PlateauConfig, PolyConfig
+from segfocal.durable import DurableCheckpointIO
+from segfocal.engine import fit
 from segfocal.optim import build_optimizer
-from segfocal.pace import Pace
+from segfocal.pace import Pace, placed
+from tests.test_training import TINY, configured
 
 STEPS, AT = 100, 40
+WORDS = [*TINY, "data.train=16", "scheduler=poly", "report=false", "callbacks.overlays=0", "trainer.test=false", "logger=none"]
 
 
 class Model(nn.Module):
@@ -41,7 +48,8 @@ def gone_on(before: AdamWConfig, now: AdamWConfig, schedule: object, metric: tup
     scheduler.load_state_dict(schedule_of_first.state_dict())
     pace = Pace()
     pace.before = {"config": {"optimizer": dataclasses.asdict(before)}}
-    trainer: Any = SimpleNamespace(optimizers=[optimizer], lr_scheduler_configs=[SimpleNamespace(scheduler=scheduler)])
+    trainer: Any = SimpleNamespace(num_training_batches=math.inf, optimizers=[optimizer])
+    trainer.lr_scheduler_configs = [SimpleNamespace(scheduler=scheduler)]
     pace.on_train_start(trainer, SimpleNamespace(config=SimpleNamespace(optimizer=now), said=said))
     return optimizer, scheduler, first
 
@@ -76,3 +84,49 @@ def test_what_nobody_has_changed_stays(schedule: object, metric: tuple[float, ..
     with caplog.at_level(logging.INFO, "segfocal"):
         optimizer, _, first = gone_on(BEFORE, BEFORE, schedule, metric)
     assert caplog.messages == [] and rates(optimizer) == rates(first)
+
+
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint after step 6 of 8, in the middle of the second epoch of two."""
+    out = tmp_path_factory.mktemp("cut")
+    write = DurableCheckpointIO.save_checkpoint
+
+    def copied(self: Any, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        write(self, checkpoint, path, storage_options)
+        if checkpoint["global_step"] == 6:
+            write(self, checkpoint, out / "last.ckpt")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DurableCheckpointIO, "save_checkpoint", copied)
+        (out / "run").mkdir()
+        fit(configured(*WORDS, "data.batch_size=4", "callbacks.save_every=6"), out / "run")
+    return out / "last.ckpt"
+
+
+@pytest.mark.xdist_group("pace")
+@pytest.mark.parametrize(("size", "batches", "at", "done"), [(2, 8, 12, 4), (16, 1, 1, 0)])
+def test_with_other_steps_in_an_epoch_schedule_and_epoch_go_on_where_they_were(
+    cut: Path, tmp_path: Path, size: int, batches: int, at: int, done: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As with other devices, or more images."""
+    with caplog.at_level(logging.INFO, "segfocal"):
+        fit(configured(*WORDS, f"data.batch_size={size}", "optimizer.lr=1e-5", f"ckpt={cut}"), tmp_path)
+    (said,) = [line for line in caplog.messages if line.startswith("going on with epochs")]
+    assert said == (
+        f"going on with epochs of {batches} batches, {batches} steps, until here they had 4, 4: "
+        f"the schedule is at step {at} of {2 * batches}, {done} of {batches} batches of this epoch are done"
+    )
+    last = checkpoints.read(tmp_path / "checkpoints" / "last.ckpt")
+    assert (last["epoch"], last["global_step"]) == (1, 6 + batches - done)
+    assert last["lr_schedulers"][0]["last_epoch"] == 2 * batches
+    assert last["optimizer_states"][0]["param_groups"][0]["initial_lr"] == last["lr_schedulers"][0]["base_lrs"][0] == 1e-5
+    assert last["segfocal"]["epoch_has"] == {"batches": batches, "steps": batches}
+
+
+@pytest.mark.parametrize(
+    ("batches", "old", "new", "accumulate", "place"),
+    [(3, 8, 4, 1, 1), (3, 8, 16, 4, 4), (8, 8, 5, 2, 5), (7, 8, 1, 1, 0)],
+)
+def test_the_place_in_an_epoch_is_where_a_step_begins(batches: int, old: int, new: int, accumulate: int, place: int) -> None:
+    assert placed(batches, old, new, accumulate) == place
