@@ -91,7 +91,7 @@ def _stands(run_dir: Path) -> str:
 
 def _fit(config: TrainConfig, run_dir: Path, device: PlacedDevice, team: Team) -> float:
     started = time.monotonic()
-    resumed = before(config, run_dir)
+    resumed = before(config, run_dir, team)
     log.info("device: %s", device.reason)
     chosen = config.data
     if resumed:

@@ -13,6 +13,7 @@ from segfocal import checkpoint as checkpoints
 from segfocal.config.run import AUTO, TrainConfig
 from segfocal.errors import UserError, first_line
 from segfocal.history import FILE, Row, read_rows
+from segfocal.parallel.team import Team
 from segfocal.recipe import kept
 from segfocal.restored import check_loss, check_state
 from segfocal.rundir import BEST, CHECKPOINTS, kept_checkpoints, shown_path
@@ -86,14 +87,20 @@ class Before:
         return type(step) is int and step <= self.step
 
 
-def before(config: TrainConfig, run_dir: Path) -> Before | None:
+def before(config: TrainConfig, run_dir: Path, team: Team) -> Before | None:
     """What `ckpt=` says to go on from; None where the run starts afresh.
 
-    Of a directory it is the newest checkpoint that is whole.
+    Of a directory it is the newest checkpoint that is whole: the leading process looks for it, and puts a damaged one aside.
 
     Raises:
         UserError: there is none, or it is of another task, model, optimiser or schedule.
     """
+    found = _found(config, run_dir) if team.leads else None
+    path = team.told(str(found.path) if found else "")
+    return Before(Path(path), checkpoints.read(Path(path))) if path and not found else found
+
+
+def _found(config: TrainConfig, run_dir: Path) -> Before | None:
     if config.ckpt is None:
         return None
     if config.ckpt == AUTO:
