@@ -47,7 +47,7 @@ class Before:
     def history(self) -> list[Row]:
         """The rows of metrics.csv until the checkpoint was written."""
         count = self.content.get("callbacks", {}).get("Means", {}).get("rows", 0)
-        return read_rows(self.path.parents[1] / FILE, int(count))
+        return read_rows(self.path.absolute().parent.parent / FILE, int(count))
 
     def with_found(self, config: TrainConfig) -> TrainConfig:
         """The configuration with what the run has chosen and found when it began.
