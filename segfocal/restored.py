@@ -20,8 +20,10 @@ from torch import Tensor
 from segfocal.config.base import Index
 from segfocal.errors import UserError, first_line
 from segfocal.memory import out_of_memory
+from segfocal.parallel.ending import GONE
 from segfocal.registry import LOSSES
 from segfocal.switches import NO_KERNEL
+from segfocal.wholefile import refusal
 
 KEPT = re.compile(r"[\w.=-]*\.ckpt")  # what a checkpoint of ours is called
 
@@ -85,7 +87,10 @@ def check_loss(content: dict[str, Any], loss: str, path: Path) -> None:
 
 @contextmanager
 def restoring(trainer: Trainer, path: Path | None) -> Iterator[None]:
-    """What the state of a checkpoint leads to, in the block and before the first step is done, becomes a line."""
+    """What the state of a checkpoint leads to, as it is loaded and in the optimiser's first step, becomes a line.
+
+    What fails between the two is a matter of the data, the model or the loss.
+    """
     first = _FirstStep(path)
     trainer.callbacks.append(first)  # type: ignore[attr-defined]  # Lightning's Trainer has them
     try:
@@ -93,7 +98,7 @@ def restoring(trainer: Trainer, path: Path | None) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # of any kind, as the state is
-        if path is None or first.done or _told_elsewhere(error):
+        if path is None or not first.suspect or _told_elsewhere(error):
             raise
         raise _unfit(path, first_line(error)) from error
 
@@ -102,7 +107,8 @@ class _FirstStep(Callback):
     """Before the first step what torch does not look at is compared: the optimiser's numbers with the weights that they are of."""
 
     def __init__(self, path: Path | None) -> None:
-        self.path, self.done = path, False
+        self.path, self.stepped = path, False
+        self.suspect = True  # whether what fails now fails by what was loaded
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for optimizer in trainer.optimizers if self.path else ():
@@ -111,14 +117,19 @@ class _FirstStep(Callback):
                     if not isinstance(value, Tensor) or (value.ndim and (value.shape, value.dtype) != (weight.shape, weight.dtype)):
                         assert self.path is not None
                         raise _unfit(self.path, "optimizer_states")
+        self.suspect = False
+
+    def on_before_optimizer_step(self, *_: Any) -> None:
+        self.suspect, self.stepped = not self.stepped, True
 
     def on_train_batch_end(self, *_: Any) -> None:
-        self.done = True
+        self.suspect = False
 
 
 def _told_elsewhere(error: Exception) -> bool:
     """Whether an error has a line of its own, whatever is gone on from."""
-    return out_of_memory(error) or any(words in str(error) for words in (NO_KERNEL, "find_unused_parameters"))
+    words = (NO_KERNEL, "find_unused_parameters", *GONE)
+    return out_of_memory(error) or refusal(error) is not None or any(said in str(error) for said in words)
 
 
 def _unfit(path: Path, why: str) -> UserError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import pytest
 import torch
 
 from segfocal import checkpoint as checkpoints
+from segfocal.durable import DurableCheckpointIO
 from segfocal.engine import fit
 from segfocal.errors import UserError
+from segfocal.module import SegmentationModule
 from tests.test_training import TINY, configured
 
 pytestmark = pytest.mark.xdist_group("hostile")
@@ -99,12 +102,24 @@ def test_a_loss_of_a_plug_in_is_named_and_not_loaded(run: Path, tmp_path: Path) 
             fit(configured(*WORDS, "trainer.max_epochs=3", f"ckpt={tmp_path / 'last.ckpt'}"), tmp_path)
 
 
-def test_an_error_after_the_first_step_is_no_matter_of_the_state(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from segfocal.module import SegmentationModule
+@pytest.mark.parametrize("where", ["training_step", "on_validation_epoch_end"])
+def test_a_flaw_of_a_program_is_no_matter_of_the_state(run: Path, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither of a loss, in the first step, nor of what comes after it."""
 
-    def broken(self: SegmentationModule) -> None:
+    def broken(*_: Any) -> None:
         raise ValueError("a flaw of ours")
 
-    monkeypatch.setattr(SegmentationModule, "on_validation_epoch_end", broken)
+    monkeypatch.setattr(SegmentationModule, where, broken)
     with pytest.raises(ValueError, match="a flaw of ours"):
         fit(configured(*WORDS, "trainer.max_epochs=3", f"ckpt={run}"), tmp_path)
+
+
+def test_a_disk_that_is_full_after_the_first_step_is_no_matter_of_the_state(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(DurableCheckpointIO, "save_checkpoint", full)
+    with pytest.raises(UserError, match=r"cannot be written \(No space left on device\): make room"):
+        fit(configured(*WORDS, "trainer.max_epochs=3", "callbacks.save_every=1", f"ckpt={run}"), tmp_path)
