@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -27,6 +29,8 @@ from segfocal.optim import build_optimizer, fuse
 from segfocal.pace import Said, epoch_has
 
 RAREST = "IoU of the rarest class"  # begins the name, in the log of a training, of a figure that metrics.csv has under the class's own
+
+log = logging.getLogger("segfocal")
 
 Figures = dict[str, float | None]
 
@@ -189,5 +193,16 @@ class SegmentationModule(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         for state in checkpoint.get("optimizer_states", []):  # of another device, perhaps
             fuse(state["param_groups"], self._fused)
+        if "current_model_state" in checkpoint and not self._averaged:
+            self._take_trained(checkpoint)
         ours = checkpoint["segfocal"]
         self.fitted, self.figures = Decision.of(ours.get("decision"), self.task), ours["metrics"]
+
+    @property
+    def _averaged(self) -> bool:
+        return any(isinstance(each, WeightAveraging) for each in self.trainer.callbacks)  # type: ignore[attr-defined]  # Lightning's Trainer has them
+
+    def _take_trained(self, checkpoint: dict[str, Any]) -> None:
+        """Where no average is taken any more, the weights that its moments are of, and not their average."""
+        checkpoint["state_dict"] = checkpoint["current_model_state"]
+        log.info("callbacks.ema=null: going on from the weights that were trained, not from their average")

@@ -23,6 +23,7 @@ def quieten() -> None:
         ".*Experiment logs directory .* exists.*",  # likewise
         ".*sync_dist=True.*",  # figures are the same in all processes already
         ".*LeafSpec.*",  # deprecated in torch, used by Lightning
+        ".*callbacks used to create the checkpoint.*",  # an average or early stopping that a command leaves out is not wanted
         ".*lr_scheduler.step.*",  # Lightning's order under mixed precision is right
     ):
         warnings.filterwarnings("ignore", message)

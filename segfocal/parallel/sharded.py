@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import cast
+import logging
+from typing import Any, cast
 
 from timm.layers import convert_sync_batchnorm  # type: ignore[attr-defined]
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from segfocal.module import SegmentationModule
+
+log = logging.getLogger("segfocal")
 
 
 class ShardedModule(SegmentationModule):
@@ -41,6 +44,10 @@ class ShardedModule(SegmentationModule):
     def _fused(self) -> bool:
         """Never: torch has not all of its fused optimisers for weights that are divided."""
         return False
+
+    def _take_trained(self, checkpoint: dict[str, Any]) -> None:
+        """Lightning has divided what it has read already, which was the average."""
+        log.warning("strategy=fsdp: going on from the average of the weights, the checkpoint was trained with callbacks.ema")
 
     def _units(self) -> list[FSDPModule]:
         return [part for part in self.model.modules() if isinstance(part, FSDPModule)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -123,3 +124,16 @@ def test_a_disk_that_is_full_after_the_first_step_is_no_matter_of_the_state(
     monkeypatch.setattr(DurableCheckpointIO, "save_checkpoint", full)
     with pytest.raises(UserError, match=r"cannot be written \(No space left on device\): make room"):
         fit(configured(*WORDS, "trainer.max_epochs=3", "callbacks.save_every=1", f"ckpt={run}"), tmp_path)
+
+
+def test_without_an_average_the_weights_that_were_trained_are_gone_on_with(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Those that the moments are of; a rate of next to nothing leaves them as they are."""
+    with caplog.at_level(logging.INFO, "segfocal"):
+        fit(configured(*WORDS, "callbacks.ema=null", "optimizer.lr=1e-30", "trainer.max_epochs=3", f"ckpt={run}"), tmp_path)
+    assert "callbacks.ema=null: going on from the weights that were trained, not from their average" in caplog.messages
+    before, after = (checkpoints.read(path / "checkpoints" / "last.ckpt") for path in (run, tmp_path))
+    name = "model.segmentation_head.0.weight"
+    assert torch.equal(after["state_dict"][name], before["current_model_state"][name])
+    assert not torch.equal(after["state_dict"][name], before["state_dict"][name])
