@@ -124,7 +124,7 @@ def _fit(config: TrainConfig, run_dir: Path, device: PlacedDevice, team: Team) -
     config = decided(config, data, device, run_dir, stats["train"])
     seed_everything(config.seed, verbose=False)
     with team.one_first():  # weights are downloaded once
-        module = build_module(config, data, stats["train"])
+        module = build_module(config, data, stats["train"], pretrained=not resumed)
     if resumed:
         checkpoints.load_weights(module.model, resumed.content, resumed.path)  # before anything is written
     if team.leads:
@@ -189,9 +189,14 @@ def best_value(trainer: Trainer) -> float:
     return value if math.isfinite(value) else math.nan
 
 
-def build_module(config: TrainConfig, data: SegmentationData, train: SplitStats) -> SegmentationModule:
-    """Model and loss, the head's bias at the class frequencies where the loss wants that."""
-    model = build_model(config.model, config.task)
+def build_module(config: TrainConfig, data: SegmentationData, train: SplitStats, pretrained: bool = True) -> SegmentationModule:
+    """Model and loss, the head's bias at the class frequencies where the loss wants that.
+
+    Args:
+        config, data, train: of the run, its data, and its training split.
+        pretrained: False leaves `model.weights` alone: a checkpoint is about to be loaded.
+    """
+    model = build_model(config.model, config.task, pretrained)
     synchronised = isinstance(config.strategy, SharedConfig) and config.strategy.sync_batchnorm
     alone = not synchronised and 1 in (config.data.batch_size, train.total)
     check_size(model, config.model, config.data.crop or list(train.sizes[0]), alone)

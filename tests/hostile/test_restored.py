@@ -137,3 +137,7 @@ def test_without_an_average_the_weights_that_were_trained_are_gone_on_with(
     name = "model.segmentation_head.0.weight"
     assert torch.equal(after["state_dict"][name], before["current_model_state"][name])
     assert not torch.equal(after["state_dict"][name], before["state_dict"][name])
+
+
+def test_pretrained_weights_are_not_asked_for_again(run: Path, tmp_path: Path) -> None:
+    fit(configured(*WORDS, "model.weights=/gone/encoder.pth", f"ckpt={run}"), tmp_path)
