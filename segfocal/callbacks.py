@@ -53,8 +53,9 @@ def build_callbacks(config: TrainConfig, run_dir: Path, data: SegmentationData, 
         )
         callbacks.append(few(filename="best-{step:06d}", monitor=config.objective, mode=mode, save_top_k=config.callbacks.keep_best))
     callbacks.append(keep(filename=Path(LAST).stem))
-    if config.callbacks.early_stopping is not None:
-        callbacks.append(EarlyStopping(config.objective, mode=mode, patience=config.callbacks.early_stopping, check_finite=False))
+    if (patience := config.callbacks.early_stopping) is not None:
+        stopping = EarlyStopping(config.objective, mode=mode, patience=patience, check_finite=False)
+        callbacks += [stopping, StaysStopped(stopping, patience)]
     if config.callbacks.overlays > 0:
         callbacks.append(Overlays(data.dataset("val"), config.task, config.callbacks.overlays, run_dir / "overlays"))
     if config.logger.csv or config.logger.tensorboard:
@@ -81,6 +82,28 @@ class LastEpoch(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.current_epoch + 1 == trainer.max_epochs:
             trainer.check_val_every_n_epoch = 1
+
+
+class StaysStopped(Callback):
+    """A training that was stopped early stays so where it goes on, as after a kill in its evaluation; Lightning would train another epoch.
+
+    Args:
+        stopping: what has stopped it.
+        patience: that it is told now; Lightning would take the checkpoint's.
+    """
+
+    def __init__(self, stopping: EarlyStopping, patience: int) -> None:
+        self.stopping, self.patience = stopping, patience
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.stopping.patience = self.patience
+        if self.stopping.wait_count >= self.patience:
+            trainer.should_stop = True
+            log.info(
+                "callbacks.early_stopping=%d: the last %d validations were no better, no epoch follows",
+                self.patience,
+                self.stopping.wait_count,
+            )
 
 
 class Average(AveragedModel):

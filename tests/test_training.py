@@ -328,6 +328,24 @@ def test_classes_of_which_nothing_is_found_are_named_once(tmp_path: Path, caplog
     assert learned["metrics"]["recall/crack"] > 0 and "nothing of" not in caplog.text
 
 
-def test_early_stopping_ends_a_run_that_does_not_improve(tmp_path: Path) -> None:
-    trained(tmp_path / "a", "trainer.max_epochs=9", "callbacks.early_stopping=2", "optimizer.lr=1e-12", "scheduler=constant")
-    assert checkpoints.read(tmp_path / "a" / "checkpoints" / "last.ckpt")["epoch"] < 8
+def test_early_stopping_ends_a_run_that_does_not_improve(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It stays ended where it is gone on with, as after a kill in its evaluation; with more patience it goes on."""
+    still = [
+        *TINY,
+        "trainer.max_epochs=9",
+        "optimizer.lr=1e-12",
+        "scheduler=constant",
+        "report=false",
+        "callbacks.overlays=0",
+        "logger=none",
+    ]
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    fit(configured(*still, "callbacks.early_stopping=2"), tmp_path)
+    ended = checkpoints.read(last)["epoch"]
+    assert ended < 7
+    with caplog.at_level(logging.INFO, "segfocal"):
+        fit(configured(*still, "callbacks.early_stopping=2", "ckpt=auto"), tmp_path)
+    assert checkpoints.read(last)["epoch"] == ended
+    assert "callbacks.early_stopping=2: the last 2 validations were no better, no epoch follows" in caplog.messages
+    fit(configured(*still, "callbacks.early_stopping=3", "ckpt=auto"), tmp_path)
+    assert checkpoints.read(last)["epoch"] == ended + 1
