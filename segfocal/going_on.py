@@ -39,6 +39,11 @@ class Before:
         return int(self.content["global_step"])
 
     @property
+    def epochs(self) -> int:
+        """Those that are done."""
+        return int(self.content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
+
+    @property
     def normalisation(self) -> tuple[list[float], list[float]]:
         """Mean and standard deviation of each channel."""
         return self.content["segfocal"]["mean"], self.content["segfocal"]["std"]
@@ -113,8 +118,19 @@ def _found(config: TrainConfig, run_dir: Path) -> Before | None:
         checkpoints.check_same_model(found.content, dataclasses.asdict(config), found.path)
         check_loss(found.content, config.loss.name, found.path)
         check_state(found.content, found.path)
+        if config.ckpt != AUTO:  # there a training that has ended goes on with its evaluation
+            _check_left(found, config.trainer.max_epochs)
         log.info("going on from %s, after step %d", shown_path(found.path), found.step)
     return found
+
+
+def _check_left(found: Before, most: int) -> None:
+    """Say that no epoch is left; raises UserError where Lightning would."""
+    if found.epochs >= most:
+        said = f"ckpt={found.path}: {found.epochs} epochs are done, trainer.max_epochs={most} leaves none to train: a larger one goes on"
+        if found.content["epoch"] > most:
+            raise UserError(said)
+        log.warning("%s", said)
 
 
 def _newest(paths: list[Path], ours: bool) -> Before | None:

@@ -37,6 +37,9 @@ class _Loops:
     def __post_init__(self) -> None:
         if not all(isinstance(self.fit_loop.get(key), dict) for key in ("epoch_progress", "epoch_loop.batch_progress")):
             raise ValueError("no progress")
+        current = self.fit_loop["epoch_progress"].get("current")
+        if not isinstance(current, dict) or type(current.get("processed")) is not int:
+            raise ValueError("no epochs")
 
 
 @dataclass(config=ConfigDict(extra="allow"), kw_only=True)

@@ -139,5 +139,17 @@ def test_without_an_average_the_weights_that_were_trained_are_gone_on_with(
     assert not torch.equal(after["state_dict"][name], before["state_dict"][name])
 
 
-def test_pretrained_weights_are_not_asked_for_again(run: Path, tmp_path: Path) -> None:
-    fit(configured(*WORDS, "model.weights=/gone/encoder.pth", f"ckpt={run}"), tmp_path)
+def test_pretrained_weights_are_not_asked_for_again_and_that_no_epoch_is_left_is_said(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fit(configured(*WORDS, "trainer.max_epochs=1", "model.weights=/gone/encoder.pth", f"ckpt={run}"), tmp_path)
+    (said,) = [line for line in caplog.messages if "max_epochs" in line]
+    assert said.endswith("last.ckpt: 2 epochs are done, trainer.max_epochs=1 leaves none to train: a larger one goes on")
+
+
+def test_fewer_epochs_than_are_done_are_refused_in_words_of_ours(run: Path, tmp_path: Path) -> None:
+    content = checkpoints.read(run / "checkpoints" / "last.ckpt")
+    content["loops"]["fit_loop"]["epoch_progress"]["current"].update(ready=4, started=4, processed=4, completed=3)
+    torch.save(content | {"epoch": 3}, tmp_path / "last.ckpt")
+    with pytest.raises(UserError, match=r"^ckpt=\S+last.ckpt: 4 epochs are done, trainer.max_epochs=2 leaves none to train"):
+        fit(configured(*WORDS, f"ckpt={tmp_path / 'last.ckpt'}"), tmp_path)
