@@ -86,7 +86,9 @@ def test_drawn_splits_stay_when_images_come(cli: Cli, tmp_path: Path) -> None:
     root.rename(tmp_path / "elsewhere")
     moved = cli("evaluate", f"ckpt={first}", "out=moved", f"data.root={tmp_path / 'elsewhere'}")
     assert moved.code == 0, moved.err
-    write_folder(tmp_path / "other", [*blobs(30, seed=1)][25:])
+    write_folder(tmp_path / "other", blobs(5, seed=1))
+    for path in (tmp_path / "other").glob("*/*"):
+        path.rename(path.with_stem(f"other_{path.stem}"))
     other = cli("evaluate", f"ckpt={first}", "out=other_out", f"data.root={tmp_path / 'other'}")
     assert other.code == 0, other.err
     assert "all 5 are evaluated" in other.out

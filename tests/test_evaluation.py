@@ -20,11 +20,13 @@ import torch
 from PIL import Image
 
 from segfocal import checkpoint as checkpoints
+from segfocal.data.datamodule import SegmentationData
 from segfocal.errors import UserError
 from segfocal.evaluation import evaluate
 from segfocal.evaluation.answer import differences_of
+from segfocal.evaluation.data import open_data
 from tests import reports
-from tests.checkpoints import BAD, made, nan_weight, overflowing
+from tests.checkpoints import BAD, made, nan_weight, overflowing, put
 from tests.conftest import Result, blobs, run, started, write_folder
 from tests.test_training import TINY, configured, trained
 
@@ -219,12 +221,70 @@ def test_interrupting_leaves_nothing(runs: dict[str, Path], tmp_path: Path) -> N
 
 
 def test_a_split_without_images_is_one_line(runs: dict[str, Path], tmp_path: Path) -> None:
-    write_folder(tmp_path / "data", blobs(3))
+    names = write_folder(tmp_path / "data", blobs(3))
+    (tmp_path / "data" / "train.txt").write_text("\n".join(names))
     given = [f"ckpt={runs['one']}", "data=folder", f"data.root={tmp_path / 'data'}"]
-    for fractions, split, there in (("[1,0,0]", "test", "3 in train"), ("[0,0,1]", "val", "3 in test")):
-        with pytest.raises(UserError, match=rf"^split={split}: no images; data.root=\S+ has {there}$"):
-            evaluated(tmp_path / split, *given, f"data.fractions={fractions}", f"split={split}")
+    for split in ("test", "val"):
+        with pytest.raises(UserError, match=rf"^split={split}: no images; data.root=\S+ has 3 in train$"):
+            evaluated(tmp_path / split, *given, f"split={split}")
         assert list((tmp_path / split).iterdir()) == []
+
+
+SPLITS = {"train": ["photo_00", "photo_01", "photo_02"], "val": ["photo_03"], "test": ["photo_04", "photo_05"]}
+
+
+def opened(ckpt: Path, *overrides: str) -> SegmentationData:
+    """The data that a checkpoint would be evaluated on."""
+    content = checkpoints.read(ckpt)
+    config = configured("profile=cpu", f"ckpt={ckpt}", *overrides, program="evaluate")
+    return open_data(config, content, checkpoints.rebuild(content, ckpt), ckpt)
+
+
+def drawn(tmp_path: Path, name: str = "drawn", splits: dict[str, list[str]] = SPLITS) -> Path:
+    """A checkpoint whose splits were drawn."""
+    root = f"data.root={tmp_path / 'data'}"
+    return made(tmp_path / f"{name}.ckpt", "data=folder", root, "task.classes=[blob]", spoil=put("splits", splits))
+
+
+@pytest.mark.parametrize("layout", [[], ["data=folder"]])
+def test_what_was_trained_on_is_not_evaluated_wherever_it_lies(tmp_path: Path, layout: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    """Other images have come, one has gone from the training, then one and two from the test split."""
+
+    def remove(name: str) -> None:
+        for path in (tmp_path / "data").glob(f"*/{name}.*"):
+            path.unlink()
+
+    write_folder(tmp_path / "data", blobs(8))
+    ckpt, *given = drawn(tmp_path), *layout, f"data.root={tmp_path / 'data'}"
+    assert opened(ckpt, *given).sources.names() == SPLITS
+    assert "gone" not in caplog.text
+    remove("photo_00")
+    assert opened(ckpt, *given).sources.names() == SPLITS | {"train": ["photo_01", "photo_02"]}
+    assert "has 2 of the 2 samples of the checkpoint's test, which are evaluated; 1 of all its samples are gone" in caplog.text
+    remove("photo_04")
+    assert opened(ckpt, *given).sources.names()["test"] == ["photo_05"]
+    remove("photo_05")
+    with pytest.raises(
+        UserError, match=r"^split=test: data.root=\S+ has samples of the checkpoint's training, but none of the 2 of its test: "
+    ):
+        opened(ckpt, *given)
+
+
+@pytest.mark.parametrize("layout", [[], ["data=folder"]])
+def test_of_other_data_all_is_evaluated_but_where_it_says_splits(
+    tmp_path: Path, layout: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    names = write_folder(tmp_path / "other", blobs(3))
+    ckpt, *given = drawn(tmp_path, splits={"train": ["a"], "val": ["b"], "test": ["c"]}), *layout, f"data.root={tmp_path / 'other'}"
+    assert opened(ckpt, *given).sources.names() == {"test": names}
+    assert "all 3 are evaluated" in caplog.text
+    (tmp_path / "other" / "test.txt").write_text(names[1])
+    assert opened(ckpt, *given).sources.names() == {"test": names[1:2]}
+    (tmp_path / "other" / "test.txt").unlink()
+    if layout:
+        (tmp_path / "splits.json").write_text(json.dumps({"test": names[:1]}))
+        assert opened(ckpt, *given, f"data.splits={tmp_path / 'splits.json'}").sources.names() == {"test": names[:1]}
 
 
 def test_a_class_that_is_not_in_the_split_is_said_and_is_null(

@@ -22,7 +22,7 @@ from segfocal.config.task import TaskConfig
 from segfocal.data.datamodule import SegmentationData
 from segfocal.data.faults import Fault, told
 from segfocal.data.scan import no_foreground
-from segfocal.data.splits import SPLITS
+from segfocal.data.splits import composed
 from segfocal.errors import UserError
 from segfocal.parallel.devices import placed
 
@@ -57,20 +57,35 @@ def open_data(config: EvaluateConfig, content: dict[str, Any], rebuilt: checkpoi
         return SegmentationData(data, none, task, channels, device.workers, stored["seed"], device.pin_memory)
 
     data = opened(chosen)
-    if not data.drawn or not isinstance(config.data, CheckpointDataConfig):
+    if not data.drawn or getattr(chosen, "splits", None) is not None:
         return data
-    again = checkpoints.with_splits(chosen, content)
-    elsewhere = config.data.root is not None or config.data.file is not None
-    before, here = _names(content["segfocal"].get("splits") or {}), _names(data.drawn)
-    if elsewhere and not (before and before <= here):
+    if isinstance(config.data, CheckpointDataConfig) and config.data.root is None and config.data.file is None:
+        return opened(checkpoints.with_splits(chosen, content))
+    splits = _left(content["segfocal"].get("splits") or {}, data, config.split)
+    return opened(dataclasses.replace(chosen, splits=splits))  # type: ignore[call-arg]  # layouts that draw have it
+
+
+def _left(stored: dict[str, list[str]], data: SegmentationData, split: str) -> dict[str, list[str]]:
+    """The splits of the training with what of them is there; where nothing is, it is other data, and all of it is evaluated.
+
+    Raises:
+        UserError: nothing of the split is there, but of others.
+    """
+    here = {composed(name) for names in (data.drawn or {}).values() for name in names}
+    left = {each: [name for name in names if composed(name) in here] for each, names in stored.items()}
+    if not any(left.values()):
         log.info("other samples than the checkpoint was trained on, without splits of their own: all %d are evaluated", len(here))
-        alone = [float(split == config.split) for split in SPLITS]
-        again = dataclasses.replace(chosen, fractions=alone)  # type: ignore[call-arg]  # layouts that draw have it
-    return opened(again)
-
-
-def _names(splits: dict[str, list[str]]) -> set[str]:
-    return {name for names in splits.values() for name in names}
+        return {split: sorted(here)}
+    wanted, found = len(stored.get(split, [])), len(left.get(split, []))
+    mend = "if they are other images by the same names, say their splits, as in test.txt"
+    if not found:
+        raise UserError(
+            f"split={split}: {data.where} has samples of the checkpoint's training, but none of the {wanted} of its {split}: bring those back; {mend}"
+        )
+    if gone := sum(map(len, stored.values())) - sum(map(len, left.values())):
+        there = f"{data.where} has {found} of the {wanted} samples of the checkpoint's {split}, which are evaluated"
+        log.warning("%s; %d of all its samples are gone: %s", there, gone, mend)
+    return left
 
 
 def data_of(chosen: DataConfig | CheckpointDataConfig, stored: dict[str, Any], task: TaskConfig, path: Path) -> DataConfig:
@@ -102,7 +117,7 @@ def of_the_data(stored: dict[str, Any]) -> dict[str, Any]:
     """
     elsewhere = ("limit", "overfit", "cache", "cache_gb", "shards_dir", "shards_gb")
     kept = {key: value for key, value in stored.items() if key not in elsewhere}
-    if isinstance(kept.get("splits"), str):  # the checkpoint has them, too
+    if "splits" in kept:  # the checkpoint has them, too
         kept["splits"] = None
     if isinstance(workers := kept.get("num_workers"), int):
         kept["num_workers"] = min(workers, os.cpu_count() or 1)
