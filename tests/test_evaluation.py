@@ -24,7 +24,7 @@ from segfocal.data.datamodule import SegmentationData
 from segfocal.errors import UserError
 from segfocal.evaluation import evaluate
 from segfocal.evaluation.answer import differences_of
-from segfocal.evaluation.data import open_data
+from segfocal.evaluation.data import check_same, open_data
 from tests import reports
 from tests.checkpoints import BAD, made, nan_weight, overflowing, put
 from tests.conftest import Result, blobs, run, started, write_folder
@@ -112,8 +112,17 @@ def test_checkpoints_of_other_samples_are_not_compared(runs: dict[str, Path], tm
     content = checkpoints.read(runs["two"] / "checkpoints" / "best.ckpt")
     content["segfocal"]["config"]["data"]["test"] = 3
     torch.save(content, fewer)
-    with pytest.raises(UserError, match=r"other samples than .*1 in all"):
+    with pytest.raises(UserError, match=r"other samples than .*1 in all\): say the same data for both"):
         evaluated(tmp_path / "out", f"ckpt=[{runs['one']},{fewer}]")
+
+
+def test_of_checkpoints_with_other_draws_the_mend_is_to_train_with_the_same(tmp_path: Path) -> None:
+    write_folder(tmp_path / "data", blobs(6))
+    paths = drawn(tmp_path), drawn(tmp_path, "other", SPLITS | {"val": ["photo_04"], "test": ["photo_03", "photo_05"]})
+    first, other = (opened(path, "data=folder", f"data.root={tmp_path / 'data'}") for path in paths)
+    check_same(first, first, "test", paths)
+    with pytest.raises(UserError, match=r"\(photo_03, 2 in all\): their splits were drawn: train both with the same data.splits="):
+        check_same(first, other, "test", paths)
 
 
 def test_checkpoints_on_other_masks_are_not_compared_without_draws_either(tmp_path: Path) -> None:

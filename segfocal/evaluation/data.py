@@ -173,7 +173,11 @@ def check_same(first: SegmentationData, other: SegmentationData, split: str, pat
     names = [set(data.sources[split].names) if split in data.sources else set() for data in (first, other)]
     if names[0] != names[1]:
         differ = sorted(names[0] ^ names[1])
+        mend = "say the same data for both, as in data=folder data.root=..."
+        if first.drawn and other.drawn:  # each keeps its own, whatever data is said
+            mend = (
+                "their splits were drawn: train both with the same data.splits=<run>/splits.json, or with splits that the data says itself"
+            )
         raise UserError(
-            f"{paths[1]}: its split={split} has other samples than that of {paths[0]} ({differ[0]}, {len(differ)} in all): "
-            "say the same data for both, as in data=folder data.root=..."
+            f"{paths[1]}: its split={split} has other samples than that of {paths[0]} ({differ[0]}, {len(differ)} in all): {mend}"
         )
