@@ -11,6 +11,7 @@ from segfocal.config.task import TaskConfig
 
 MOST_PIXELS = 262_144
 _MOST_NUMBERS = 2**23  # of logits, where classes are many
+_MOST_LOTS = 1000  # until they are put together: each is a few small tensors
 _LAST = 2**63 - 1
 
 
@@ -38,6 +39,7 @@ class PixelSample(nn.Module):
     def reset(self) -> None:
         """Forget all pixels."""
         self.kept: list[tuple[Tensor, Tensor, Tensor]] = []  # logits, labels, keys
+        self.count = 0  # of pixels in them
         self.bound = _LAST  # no pixel with a larger key can get in
 
     def update(self, logits: Tensor, target: Tensor, numbers: Tensor) -> None:
@@ -58,9 +60,11 @@ class PixelSample(nn.Module):
         key = _mixed(torch.arange(start, start + len(ids_P), device=ids_P.device))
         wanted = (key < self.bound) & (ids_P != self.ignore_index) & (ids_P >= 0) & (ids_P < self.classes)
         self.kept.append((logits_CP[:, wanted].T.float().nan_to_num(), ids_P[wanted], key[wanted]))
-        if sum(len(key) for _, _, key in self.kept) > 2 * self.most:
+        self.count += len(self.kept[-1][2])
+        if self.count > 2 * self.most or len(self.kept) > _MOST_LOTS:
             self.kept = [self._smallest(self.kept)]
-            self.bound = int(self.kept[0][2][-1])
+            self.count = len(self.kept[0][2])
+            self.bound = int(self.kept[0][2][-1]) if self.count == self.most else _LAST
 
     def _smallest(self, kept: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
         """The pixels to keep of several lots, in the order of their keys."""

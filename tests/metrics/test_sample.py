@@ -10,6 +10,7 @@ from torch import Tensor
 
 from segfocal.config.task import TaskConfig
 from segfocal.metrics import PixelSample
+from segfocal.metrics.sample import _mixed
 
 TASK = TaskConfig(name="multiclass", classes=["road", "crack", "patch"])
 
@@ -69,6 +70,26 @@ def test_memory_does_not_grow() -> None:
     sample = sampled([[number] for number in range(40)], most=100)
     assert held(sample) <= 2 * 100 * (3 * 4 + 8 + 8) + held(sampled([[0]], most=10_000))
     assert sample.state_dict() == {}
+
+
+@pytest.mark.parametrize("most", [100, 5000])
+def test_many_images_are_a_few_lots_of_the_same_pixels(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list of all of them was added up for each image."""
+    numbers = [[number] for number in range(40)]
+    whole = sampled(numbers, most)
+    monkeypatch.setattr("segfocal.metrics.sample._MOST_LOTS", 3)
+    few = sampled(numbers, most)
+    assert len(few.kept) <= 3
+    assert few.count == sum(len(keys) for _, _, keys in few.kept)
+    assert all(map(torch.equal, whole.pixels(), few.pixels()))
+    every = [image(number) for number in range(40)]  # drawn at once
+    logits, labels, keys = [], [], []
+    for number, (x, y) in enumerate(every):
+        logits.append(x.flatten(1).T[y.flatten() != 255])
+        labels.append(y[y != 255])
+        keys.append(_mixed((number << 32) + torch.arange(y.numel()))[y.flatten() != 255])
+    order = torch.cat(keys).argsort()[:most]
+    assert torch.equal(few.pixels()[0], torch.cat(logits)[order]) and torch.equal(few.pixels()[1], torch.cat(labels)[order])
 
 
 def test_many_classes_have_fewer_pixels() -> None:
