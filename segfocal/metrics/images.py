@@ -202,7 +202,7 @@ class ImageTable:
         Where the decision is not plain, the same by it follow, with `tuned/` before their names. What is not defined is empty. A name that
         a spreadsheet would take for a formula has an apostrophe before it.
         """
-        header, columns = ["name", "valid"], [[_harmless(name) for name in self.names], self.valid.tolist()]
+        header, columns = ["name", "valid"], [[harmless(name) for name in self.names], self.valid.tolist()]
         for tuned in [False] if self.decision.plain else [False, True]:
             for title, column in self._columns(tuned):
                 header.append(f"tuned/{title}" if tuned else title)
@@ -235,5 +235,6 @@ def _mean(per_class_NC: Floats) -> Floats:
     return mean
 
 
-def _harmless(cell: str) -> str:
+def harmless(cell: str) -> str:
+    """A cell of a table as a spreadsheet takes it for text: with an apostrophe before what would be a formula."""
     return f"'{cell}" if cell.startswith(_FORMULA) else cell

@@ -1,7 +1,8 @@
 """What is known of a folder of predictions: by what they were made, and the shares of the classes in each image.
 
 `prediction.json` says the first, `shares.csv` the second. Rows are added to the table as images are done, so that a run that was cut
-off goes on after the last of them; at the end it is written anew, in the order of the names.
+off goes on after the last of them; at the end it is written anew, in the order of the names. Of two processes at once, either would
+write it without the rows of the other: one holds the folder.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ import csv
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from segfocal.errors import UserError
+from segfocal.metrics.images import harmless
+from segfocal.rundir import lock
 from segfocal.wholefile import write_whole
 
-RECORD, SHARES = "prediction.json", "shares.csv"
+RECORD, SHARES, LOCK = "prediction.json", "shares.csv", ".lock"
 FORMAT = 1
 
 
@@ -36,19 +39,16 @@ class Ledger:
         self.out, self.classes = out, classes
         self.content = {"format": FORMAT, "settings": settings, **about}
         self.header = ["image", "height", "width", *(f"{figure}/{name}" for name in classes for figure in ("pixels", "share")), "file"]
-        there = (out / RECORD).exists()
-        if there:
-            self._check(settings)
-        self.rows = self._read() if there else {}
-        self.started = False
+        self.rows = self._before()
+        self.held: IO[str] | None = None
 
     def has(self, name: str) -> bool:
         """Whether an image of that name was done before."""
-        return _text(name) in self.rows
+        return _cell(name) in self.rows
 
     def other(self, name: str, path: Path) -> str | None:
         """The file of another image that was done by that name."""
-        said = self.rows[_text(name)][-1] if self.has(name) else _file(path)
+        said = self.rows[_cell(name)][-1] if self.has(name) else _file(path)
         return None if said == _file(path) else said
 
     def add(self, name: str, path: Path, size: tuple[int, int], pixels: list[int]) -> None:
@@ -60,30 +60,48 @@ class Ledger:
             size: height and width.
             pixels: of each class.
         """
-        row = [_text(name), str(size[0]), str(size[1])]
+        row = [_cell(name), str(size[0]), str(size[1])]
         for count in pixels:
             row += [str(count), f"{count / (size[0] * size[1]):.6g}"]
         row.append(_file(path))
         self.rows[row[0]] = row
         with (self.out / SHARES).open("a", encoding="utf-8", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerow(row)
+            csv.writer(file).writerow(row)  # with "\n" alone at its end, a "\r" in a name would not be quoted
 
     def start(self) -> None:
-        """Say by what predictions are made, before the first of a run is there; a row that was cut off goes."""
-        if not self.started:
+        """Hold the folder, and say by what predictions are made, before the first of a run is there; a row that was cut off goes.
+
+        Raises:
+            UserError: another process works there, or has made other predictions there meanwhile.
+        """
+        if self.held is None:
+            self.out.mkdir(parents=True, exist_ok=True)
+            self.held = lock(self.out / LOCK, "out")
+            self.rows = self._before()
             write_whole(self.out / RECORD, lambda file: file.write(json.dumps(self.content, indent=2).encode()))
             self._write()
-            self.started = True
 
     def finish(self) -> None:
         """Bring the table into order."""
-        if self.started:
+        if self.held is not None:
             self._write()
+
+    def close(self) -> None:
+        """Leave the folder to others."""
+        if self.held is not None:
+            self.held.close()
 
     def _write(self) -> None:
         text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="\n").writerows([self.header, *(self.rows[name] for name in sorted(self.rows))])
+        csv.writer(text).writerows([self.header, *(self.rows[name] for name in sorted(self.rows))])
         write_whole(self.out / SHARES, lambda file: file.write(text.getvalue().encode()))
+
+    def _before(self) -> dict[str, list[str]]:
+        """The rows of earlier runs; raises UserError where their predictions were made otherwise."""
+        if not (self.out / RECORD).exists():
+            return {}
+        self._check(self.content["settings"])
+        return self._read()
 
     def _check(self, settings: dict[str, Any]) -> None:
         try:
@@ -106,11 +124,15 @@ class Ledger:
             return {}
         rows = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))
         whole = [row for row in rows[1:] if len(row) == len(self.header)]
-        return {row[0]: row for row in whole} if rows and rows[0] == self.header else {}
+        return {(name := harmless(row[0])): [name, *row[1:]] for row in whole} if rows and rows[0] == self.header else {}
 
 
 def _file(path: Path) -> str:
     return _text(str(path.resolve()))
+
+
+def _cell(name: str) -> str:
+    return harmless(_text(name))
 
 
 def _text(name: str) -> str:

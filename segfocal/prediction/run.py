@@ -70,6 +70,8 @@ def predict(config: PredictConfig) -> Done:
     except OSError as error:
         where = f"{error.filename} " if error.filename else ""
         raise UserError(f"out={config.out}: {where}cannot be written: {error.strerror or error}") from None
+    finally:
+        ledger.close()
     return done
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,51 @@ def test_it_goes_on_where_it_was_cut_off(here: Path, ckpts: dict[str, Path], mon
     assert names == ["c1.png", "c2.png", "c3.png", "b.jpg"]
     assert files(here / "out") == files(here / "whole")
     assert all((here / "out" / name).read_bytes() == (here / "whole" / name).read_bytes() for name in files(here / "whole"))
+
+
+def opened(out: Path) -> ledger.Ledger:
+    return ledger.Ledger(out, {"checkpoint": "x"}, {}, ["crack"])
+
+
+def test_a_second_process_is_refused_and_loses_no_rows(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first, second, third = opened(out), opened(out), opened(out)  # all know of nothing there
+    first.start()
+    first.add("a", Path("a"), (2, 2), [1])
+    first.finish()
+    first.close()
+    hold = f"import fcntl; file = open({str(out / ledger.LOCK)!r}, 'a'); fcntl.lockf(file, fcntl.LOCK_EX); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        with pytest.raises(UserError, match=r"out: process \d+ is at work there: wait for it, or out=<another directory>$"):
+            second.start()
+        holder.communicate(b"\n")
+    third.start()
+    third.add("b", Path("b"), (2, 2), [1])
+    third.finish()
+    third.close()
+    assert [row["image"] for row in table(out)] == ["a", "b"]
+    other = ledger.Ledger(tmp_path / "new", {"checkpoint": "y"}, {}, ["crack"])
+    out.rename(tmp_path / "new")
+    with pytest.raises(UserError, match="holds predictions of another checkpoint"):
+        other.start()
+    other.close()
+
+
+def test_names_of_all_kinds_are_found_again_and_are_harmless(tmp_path: Path) -> None:
+    names = ["=1+1.png", "a\rb.png", "c\nd.png", "plain.png"]
+    made = opened(tmp_path)
+    made.start()
+    for name in names:
+        made.add(name, tmp_path / name, (2, 2), [1])
+    for again in (made, opened(tmp_path)):
+        assert all(again.has(name) and again.other(name, tmp_path / name) is None for name in names)
+    made.finish()
+    made.close()
+    assert [row["image"] for row in table(tmp_path)] == ["'=1+1.png", *names[1:]]
+    (tmp_path / ledger.SHARES).write_text((tmp_path / ledger.SHARES).read_text().replace("'=1", "=1"))  # as it was written before
+    assert opened(tmp_path).has("=1+1.png")
 
 
 def test_only_what_is_new_or_has_changed_is_predicted_again(here: Path, ckpts: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
