@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import runpy
 import shutil
 import struct
 import sys
@@ -19,7 +20,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -109,7 +110,7 @@ def test_onnx_is_one_valid_file_that_says_how_it_is_used(binary: Path, as_onnx: 
         "mean": MEAN,
         "std": STD,
         "image_scale": 1,
-        "exif": None,
+        "exif": "apply",
         "multiple": 32,
         "size": None,
         "architecture": "unet",
@@ -173,6 +174,34 @@ def test_the_example_shows_images_to_the_model_as_large_as_in_training(tmp_path:
     assert mask.shape == wanted.shape == (90, 130)
     assert 0.02 < wanted.mean() < 0.98
     assert (mask != wanted).mean() < 0.05  # Pillow and OpenCV reduce alike, not equally
+
+
+def test_the_example_reads_what_predict_reads_at_a_fixed_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A grey picture of 16 bit that its tag turns, a small one, and one that is too large."""
+    ckpt = made(tmp_path / "fixed.ckpt", "data=folder", "data.root=x", "task.classes=[blob]")
+    export(ExportConfig(ckpt=str(ckpt), out=str(tmp_path / "m.onnx"), size=[96, 128]))
+    (picture,) = parity.images((1, 90, 126), 3)[1]
+    (tmp_path / "photos").mkdir()
+    tag = Image.Exif()
+    tag[ExifTags.Base.Orientation] = 6
+    stored = np.rot90(picture[..., 0].astype(np.uint16) * 257)
+    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "photos/photo.png", exif=tag)
+    Image.fromarray(picture[:30, :40]).save(tmp_path / "small.png")
+    Image.fromarray(np.tile(picture, (2, 1, 1))).save(tmp_path / "large.png")
+
+    def mask_of(photo: str) -> Any:
+        monkeypatch.setattr(sys, "argv", ["", str(tmp_path / "m.onnx"), str(tmp_path / photo), str(tmp_path / "mask.png")])
+        runpy.run_path(str(ROOT / "examples/onnx_numpy.py"))
+        return np.asarray(Image.open(tmp_path / "mask.png"))
+
+    assert predict.run([f"ckpt={ckpt}", f"input={tmp_path}/photos", f"out={tmp_path}/out", "profile=cpu", "profile.precision=32-true"]) == 0
+    mask, wanted = mask_of("photos/photo.png"), np.asarray(Image.open(tmp_path / "out/ids/photo.png"))
+    assert mask.shape == wanted.shape == (90, 126)
+    assert 0.02 < wanted.mean() < 0.98
+    assert (mask != wanted).mean() < 1e-3
+    assert mask_of("small.png").shape == (30, 40)
+    with pytest.raises(SystemExit, match=r"large.png: 180 x 126 pixels; \S+ takes no more than 96 x 128: cut it, or export without size="):
+        mask_of("large.png")
 
 
 def test_the_example_needs_this_program_not() -> None:

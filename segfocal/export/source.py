@@ -82,7 +82,7 @@ def description(source: Source, config: ExportConfig) -> dict[str, Any]:
         "mean": source.mean,
         "std": source.std,
         "image_scale": reading.get("scale") or 1,
-        "exif": reading.get("exif"),
+        "exif": reading.get("exif") or "apply",  # as predictions do where training refused such photographs
         "multiple": STRIDE,
         "size": config.size,
         "architecture": source.architecture.name,
