@@ -140,12 +140,14 @@ class BoundaryCounts:
 
 def _rim(mask: NDArray[np.bool_], counted: NDArray[np.bool_], width: int, border: bool) -> NDArray[np.bool_]:
     """The pixels of a mask within so many steps, also diagonal ones, of a pixel that counts and is not in it."""
-    # What is ignored takes nothing away; what lies beyond the image does so where its border is a contour.
-    whole = (mask | ~counted).astype(np.uint8)
-    square = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
-    kept = cv2.erode(whole, square, borderType=cv2.BORDER_CONSTANT, borderValue=0 if border else 1)
-    rim: NDArray[np.bool_] = mask & (kept == 0)
-    return rim
+    # What is ignored takes nothing away. A sum over the square takes as long for every width; eroding takes longer for wider ones.
+    side = 2 * width + 1
+    outside = (~mask & counted).astype(np.uint8)
+    near: NDArray[np.bool_] = cv2.boxFilter(outside, cv2.CV_32S, (side, side), normalize=False, borderType=cv2.BORDER_CONSTANT) > 0
+    if border:  # what lies beyond the image is not in the mask
+        near[:width] = near[-width:] = True
+        near[:, :width] = near[:, -width:] = True
+    return mask & near
 
 
 def _iou(both: int, either: int) -> float | None:

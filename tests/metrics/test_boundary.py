@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -16,7 +17,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from segfocal.config.task import Mode, TaskConfig
-from segfocal.metrics.boundary import BoundaryCounts
+from segfocal.metrics.boundary import BoundaryCounts, _rim
 
 IGNORE = 255
 CLASSES = {"binary": ["crack"], "multiclass": ["road", "crack", "patch"], "multilabel": ["rust", "crack"]}
@@ -91,6 +92,28 @@ def planes_of(mode: Mode, labels: Tensor, target: Tensor, label: int) -> tuple[N
         return predicted == label, ids == label, ids != IGNORE
     ids = ids if mode == "multilabel" else ids[None]
     return predicted[label] == 1, ids[label] == 1, ids[label] != IGNORE
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 60), st.booleans(), st.floats(0, 1), st.integers(0, 99))
+def test_rims_are_those_of_an_erosion(height: int, length: int, width: int, border: bool, share: float, seed: int) -> None:
+    """Also of squares that are larger than the image."""
+    rng = np.random.default_rng(seed)
+    counted = rng.random((height, length)) < 0.9
+    mask = (rng.random((height, length)) < 1 - 0.02 * share) & counted
+    square = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
+    kept = cv2.erode((mask | ~counted).astype(np.uint8), square, borderType=cv2.BORDER_CONSTANT, borderValue=0 if border else 1)
+    np.testing.assert_array_equal(_rim(mask, counted, width, border), mask & (kept == 0))
+
+
+def test_wide_rims_are_summed_and_not_eroded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In time that does not grow with the width, and without a sum that is too large for its type."""
+    monkeypatch.delattr(cv2, "erode")
+    mask = np.ones((700, 700), bool)
+    mask[350, 350] = False
+    rim = _rim(mask, np.ones_like(mask), 200, border=False)
+    assert rim.sum() == 401**2 - 1
+    assert _rim(~mask, np.ones_like(mask), 300, border=False).sum() == 1
 
 
 @pytest.mark.parametrize(("ratio", "tolerance"), [(0.02, 2.0), (0.05, 0.0), (0.001, 3.5)])
