@@ -20,7 +20,7 @@ from segfocal.config.commandline import SWEEPS, parted
 from segfocal.config.parse import parse
 from segfocal.config.sweep import SweepConfig
 from segfocal.errors import MISTAKE, UserError
-from segfocal.rundir import lock, shown_path
+from segfocal.rundir import lock, shown_path, unwritable
 from segfocal.sweeps.answer import write_answer
 from segfocal.sweeps.elsewhere import Elsewhere
 from segfocal.sweeps.outcome import beats, settle
@@ -77,6 +77,9 @@ class ProcessLauncher(Launcher):
         config = self.config
         assert config is not None
         directory = Path(config.hydra.sweep.dir).absolute()
+        if wrong := unwritable(str(directory), "sweep.dir"):
+            print(wrong[0], file=sys.stderr)
+            sys.exit(MISTAKE)
         directory.mkdir(parents=True, exist_ok=True)
         try:
             if OBJECTIVE in keys:

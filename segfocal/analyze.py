@@ -20,7 +20,7 @@ from pathlib import Path
 from segfocal.cli import refuse_flags
 from segfocal.config.parse import parse_sweep
 from segfocal.config.run import TrainConfig
-from segfocal.errors import MISTAKE, UserError, long_names_told
+from segfocal.errors import MISTAKE, UserError, paths_told
 from segfocal.rundir import shown_path
 
 
@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> None:
         return
     as_json = "--json" in arguments
     try:
-        with long_names_told():
+        with paths_told():
             usable = run([word for word in arguments if word != "--json"], as_json)
     except UserError as error:
         print(json.dumps({"usable": False, "error": str(error)}) if as_json else error, file=sys.stdout if as_json else sys.stderr)

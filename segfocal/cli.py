@@ -24,7 +24,7 @@ from segfocal.config.layouts import FilesConfig, no_folder
 from segfocal.config.parse import mistakes, sweeps
 from segfocal.config.run import is_auto, probability_problems
 from segfocal.config.schema import CONF, register_schemas
-from segfocal.errors import INTERRUPTED, MISTAKE, Interrupted, UserError, long_names_told
+from segfocal.errors import INTERRUPTED, MISTAKE, Interrupted, UserError, paths_told
 from segfocal.parallel import ending
 from segfocal.parallel.launch import end_with_parent, launch
 from segfocal.parallel.place import here, processes_to_start, started_problems
@@ -46,7 +46,7 @@ atexit.register(gc.freeze)
 def start(main: Callable[[], Any], schema: type, config_name: str) -> None:
     """Check the command line, and run it."""
     try:
-        with long_names_told():
+        with paths_told():
             _start(main, schema, config_name)
     except UserError as error:
         print(error, file=sys.stderr)
@@ -112,7 +112,7 @@ def command(run: Callable[[list[str]], str], arguments: list[str], text: str | N
         print(text)
         return
     try:
-        with long_names_told():
+        with paths_told():
             print(run(arguments))
     except UserError as error:
         print(error, file=sys.stderr)
@@ -143,7 +143,7 @@ def job(function: Callable[[DictConfig], float]) -> Callable[[DictConfig], float
         told = {}
         listen()
         try:
-            with long_names_told():
+            with paths_told():
                 value = function(composed)
         except UserError as error:
             if place.rank == 0:

@@ -22,14 +22,18 @@ class UserError(Exception):
 
 
 @contextlib.contextmanager
-def long_names_told() -> Iterator[None]:
-    """That no file can have a name as long as the one in the block becomes a line; wherever a path is said, it may be."""
+def paths_told() -> Iterator[None]:
+    """That no file can have a name as long as one in the block, or that nobody may look there, becomes a line; wherever a path is said, it may be."""
     try:
         yield
     except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
+        if error.errno == errno.ENAMETOOLONG:
+            said = f"{str(error.filename)[:60]}...: no file has so long a name; several are said as a list, as in [a,b]"
+        elif isinstance(error, PermissionError) and error.filename is not None:
+            said = f"{error.filename}: {error.strerror}: another path, or the rights to this one"
+        else:
             raise
-        raise UserError(f"{str(error.filename)[:60]}...: no file has so long a name; several are said as a list, as in [a,b]") from None
+        raise UserError(said) from None
 
 
 def escaped(text: str) -> str:

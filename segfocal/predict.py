@@ -26,7 +26,7 @@ from pathlib import Path
 from segfocal.cli import refuse_flags
 from segfocal.config.parse import parse_sweep
 from segfocal.config.predict import PredictConfig
-from segfocal.errors import INTERRUPTED, MISTAKE, UserError, long_names_told
+from segfocal.errors import INTERRUPTED, MISTAKE, UserError, paths_told
 from segfocal.rundir import shown_path
 
 SKIPPED = 1  # exit code where some images could not be read
@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> None:
         print(__doc__)
         return
     try:
-        with long_names_told():
+        with paths_told():
             skipped = run(arguments)
     except UserError as error:
         print(error, file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -64,12 +65,17 @@ def lock(path: Path, whose: str) -> IO[str]:
         whose: what the directory is for, in messages.
 
     Raises:
-        UserError: another process holds it.
+        UserError: another process holds it, or nobody can.
     """
     file = path.open("a+", encoding="utf-8")
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of this process alone: data workers that outlive it hold nothing
-    except OSError:
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EAGAIN):  # what is not held by another, as on some network disks
+            file.close()
+            raise UserError(
+                f"{shown_path(path.parent)}: this disk locks no files ({error.strerror}): {whose}=<a directory on another>"
+            ) from None
         file.seek(0)
         holder = file.readline().strip() or "another"
         file.close()

@@ -18,7 +18,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from segfocal.errors import MISTAKE, UserError, long_names_told
+from segfocal.errors import MISTAKE, UserError, paths_told
 from segfocal.sweeps.answer import write_answer
 from segfocal.sweeps.outcome import settle
 from segfocal.sweeps.record import FILE, Record, read
@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> None:
         print(__doc__)
         return
     try:
-        with long_names_told():
+        with paths_told():
             write_answer(record_of(arguments))
     except UserError as error:
         print(error, file=sys.stderr)

@@ -75,7 +75,7 @@ def _messages(item: ErrorDetails, place: tuple[Any, ...], plain: Any) -> list[tu
 def _nearest_key(place: tuple[Any, ...], plain: Any) -> str:
     siblings = plain
     for part in place[:-1]:
-        siblings = siblings[part]
+        siblings = siblings.get(part) if isinstance(siblings, Mapping) else None  # a list may stand for a mapping
     name, options = str(place[-1]), _keys_of_options(place)
     if having := [option for option, keys in options.items() if name in keys]:
         return f" of this option; it is one of {place[0]}={', '.join(having)}"

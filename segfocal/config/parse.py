@@ -11,6 +11,7 @@ import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from hydra import compose, initialize_config_dir
@@ -21,6 +22,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
+from yaml import YAMLError
 
 from segfocal.config import hydrakeys, launchers
 from segfocal.config.messages import lines_of
@@ -68,13 +70,13 @@ def mistakes(schema: type, config_name: str, overrides: list[str], look: Callabl
     said, unclear = _said(parsed)
     problems += unclear.values()
     parsed = [item for place, item in enumerate(parsed) if place not in unclear]
-    problems += load_plugins(_named_plugins(parsed), said)
+    problems += load_plugins([*_named_plugins(parsed), *_plugins_of_files(said)], said)
     for item in [item for item in parsed if item.key_or_group == launchers.GROUP]:
         if missing := launchers.prepare(str(item.value())):
             problems += missing
             parsed.remove(item)
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        for job in _shown(list(itertools.islice(_jobs(parsed), MOST_JOBS_CHECKED))):
+        for job in _shown(list(_jobs_checked(parsed))):
             problems += [line for line in _mistakes_of_job(schema, config_name, job, look) if line not in problems]
     return problems
 
@@ -83,7 +85,9 @@ def mistakes_of_jobs(schema: type, config_name: str, jobs: list[list[str]]) -> l
     """Every mistake of jobs, a line each; for use while Hydra runs."""
     problems: list[str] = []
     parser = OverridesParser.create()
-    for job in _shown(jobs[:MOST_JOBS_CHECKED]):
+    seen: set[str] = set()
+    telling = [job for job in jobs if not (seen.issuperset(job) or seen.update(job))]  # with a value that none before has
+    for job in _shown([*telling, *(job for job in jobs if job not in telling)][:MOST_JOBS_CHECKED]):
         problems += [
             line for line in _mistakes_of_job(schema, config_name, parser.parse_overrides(job), lambda config: []) if line not in problems
         ]
@@ -211,18 +215,42 @@ def _named_plugins(overrides: list[Override]) -> list[str]:
     return [str(name) for value in named if isinstance(value, list) for name in value]
 
 
+def _plugins_of_files(said: dict[str, list[str]]) -> list[str]:
+    """Those that the experiments which are asked for name, and what is always read; what is wrong with a file is told when it is composed."""
+    found: list[str] = []
+    for path in [CONF / "local" / "default.yaml", *(CONF / "experiment" / f"{name}.yaml" for name in said.get("experiment", []))]:
+        with suppress(OSError, ValueError, YAMLError, OmegaConfBaseException):
+            content = OmegaConf.load(path)
+            found += [str(name) for name in (content.get("plugins") or [] if isinstance(content, DictConfig) else [])]
+    return found
+
+
+def _choices(overrides: list[Override]) -> list[list[str]]:
+    """What jobs of a sweep are given, each of it with its values; one where nothing is swept."""
+    return [
+        [f"{override.get_key_element()}={value}" for value in values_of(override)]
+        if override.is_sweep_override()
+        else [override.input_line or ""]
+        for override in overrides
+    ]
+
+
 def _jobs(overrides: list[Override]) -> Iterator[list[Override]]:
     """What each job of a sweep is given; the overrides themselves where nothing is swept."""
     parser = OverridesParser.create()
-    choices = []
-    for override in overrides:
-        if override.is_sweep_override():
-            key = override.get_key_element()
-            choices.append([f"{key}={value}" for value in values_of(override)])
-        else:
-            choices.append([override.input_line or ""])
-    for job in itertools.product(*choices):
+    for job in itertools.product(*_choices(overrides)):
         yield parser.parse_overrides(list(job))
+
+
+def _jobs_checked(overrides: list[Override]) -> Iterator[list[Override]]:
+    """All jobs or, of many, some in which each value occurs: the first ones of all would differ in what varies fastest alone."""
+    choices = _choices(overrides)
+    if math.prod(map(len, choices)) <= MOST_JOBS_CHECKED:
+        yield from _jobs(overrides)
+        return
+    parser = OverridesParser.create()
+    for number in range(min(MOST_JOBS_CHECKED, max(map(len, choices)))):
+        yield parser.parse_overrides([values[number % len(values)] for values in choices])
 
 
 def _shown(jobs: list[Job]) -> Iterable[Job]:
@@ -245,7 +273,7 @@ def _mistakes_of_job(schema: type, config_name: str, overrides: list[Override], 
         return foreign or look(parse(schema, composed))
     except UserError as error:
         return str(error).splitlines()
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # the last for a group that is null
         return _one_by_one(schema, config_name, overrides) or [first_line(error, 500)]
 
 
@@ -269,6 +297,9 @@ def _one_by_one(schema: type, config_name: str, overrides: list[Override]) -> li
         plain = OmegaConf.to_container(compose(config_name, options))
     except (HydraException, OmegaConfBaseException) as error:
         return problems or [first_line(error, 500)]
+    except ValueError:
+        nothing = [group for group, _, value in (option.partition("=") for option in options) if value.lower() == "null"]
+        return problems + [f"{group}=null: name one, or leave it out{did_you_mean('', _options(group), most=40)}" for group in nothing]
     for item in values:
         if not item.key_or_group.startswith("hydra"):
             problems += _put(plain, item.key_or_group.split("."), item)

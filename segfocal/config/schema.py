@@ -94,6 +94,9 @@ def load_plugins(modules: list[str], named: dict[str, list[str]]) -> list[str]:
     """
     problems = []
     for module in modules:
+        if not module or module.startswith("."):
+            problems.append(f"plugins=[{module}]: no name of a module, as in plugins=[my_losses]")
+            continue
         try:
             importlib.import_module(module)
         except ModuleNotFoundError as error:

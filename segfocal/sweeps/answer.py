@@ -73,6 +73,7 @@ def _alone(record: Record, keys: list[str]) -> list[Group]:
 def write_answer(record: Record, page: bool = True) -> None:
     """Print the answer, and write sweep.csv and, where it is wanted, sweep.html beside the jobs' directories."""
     answer = answer_of(record)
+    Console(width=None if sys.stdout.isatty() else WIDE).print(table(answer))  # also where nothing can be written
     path = record.directory / "sweep.csv"
     written(path, as_csv(answer))
     if shares := answer.importance.shares:
@@ -82,7 +83,6 @@ def write_answer(record: Record, page: bool = True) -> None:
             *([key, share, key in found.chance, found.jobs] for key, share in shares.items()),
         ]
         written(record.directory / "importance.csv", _csv(rows))
-    Console(width=None if sys.stdout.isatty() else WIDE).print(table(answer))
     for note in filter(None, (least_p(answer), str(answer.importance))):
         print(note)
     for job, failure in answer.failures:

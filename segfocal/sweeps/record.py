@@ -194,22 +194,24 @@ def read(directory: Path) -> Record | None:
     """The record of a directory; None where there is none.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: the file is damaged, or may not be read.
     """
     path = directory / FILE
-    if not path.is_file():
-        return None
     try:
+        if not path.is_file():
+            return None
         plain = json.loads(path.read_text(encoding="utf-8"))
         jobs = [Job(**job) for job in plain.pop("jobs")]
         return Record(directory, **plain, jobs=jobs)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not the record of a sweep ({type(error).__name__}: {error}): sweep.dir=<another directory>") from None
 
 
 def find(out: Path, program: str, command: list[str]) -> Path | None:
     """The directory below `out` of the sweep that a command has begun; the newest where there are several."""
-    for path in sorted(out.glob(f"*/{FILE}"), key=lambda path: path.stat().st_mtime, reverse=True):
+    for path in sorted(out.glob(f"*/{FILE}"), key=_written, reverse=True):
         try:
             known = read(path.parent)
         except UserError:
@@ -217,6 +219,13 @@ def find(out: Path, program: str, command: list[str]) -> Path | None:
         if known and (known.program, known.command) == (program, command):
             return path.parent
     return None
+
+
+def _written(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # of somebody else
+        return 0.0
 
 
 def swept_keys(overrides: list[list[str]]) -> list[str]:

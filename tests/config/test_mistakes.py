@@ -7,9 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra import initialize_config_dir
 
-from segfocal.config.parse import mistakes
+from segfocal.config import parse
+from segfocal.config.parse import mistakes, mistakes_of_jobs
 from segfocal.config.run import EvaluateConfig, TrainConfig
+from segfocal.config.schema import CONF, register_schemas
 from tests.conftest import ROOT, spawn
 
 MISTAKES = [
@@ -74,6 +77,10 @@ MISTAKES = [
     (["seed=range(1,8,0)", "loss=focl"], ["seed=range(1,8,0): a range has a step other than 0, as in range(1,8,2)", "loss=focl: no such"]),
     (["optimizer.lr=range(1,8,0.0)"], ["optimizer.lr=range(1,8,0.0): a range has a step other than 0"]),
     (["loss=glob(*)"], ["loss=glob(*): a glob is not taken: list the options with commas, as in loss=ce,focal"]),
+    (["loss=sum", "loss.terms=[{name:focal,gama:1},{name:dice}]"], ["loss.terms.focal.gama=1: no such key"]),
+    (["logger=null", "loss=focl"], ["logger=null: name one, or leave it out; there are csv, none, tensorboard", "loss=focl: no such"]),
+    (["plugins=[.x]"], ["plugins=[.x]: no name of a module, as in plugins=[my_losses]"]),
+    (["plugins=['']"], ["plugins=[]: no name of a module"]),
     (["=3", "loss=focl"], ["=3: not of the form key=value: there is no key", "loss=focl: no such option"]),
     (["+=3"], ["+=3: not of the form key=value: there is no key"]),
 ]
@@ -103,6 +110,26 @@ def test_each_job_of_a_sweep_is_checked() -> None:
     (line,) = mistakes(TrainConfig, "train", ["loss=focal", "loss.gamma=0,1,-1"])
     assert line.startswith("loss.gamma=-1: allowed is a finite number >= 0")
     assert not mistakes(TrainConfig, "train", ["loss=focal,ce", "optimizer.lr=1e-3,1e-4"])
+
+
+def test_of_many_jobs_each_value_is_checked() -> None:
+    values = ["loss=focal", "loss.gamma=0,1,2,-2", "seed=range(0,32)"]
+    for said in (values, [values[0], values[2], values[1]]):
+        (line,) = mistakes(TrainConfig, "train", said)
+        assert line.startswith("loss.gamma=-2: allowed is a finite number >= 0")
+    register_schemas()
+    jobs = [["loss=focal", f"loss.gamma={gamma}", f"seed={seed}"] for gamma in (0, 1, -2) for seed in range(40)]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        (line,) = mistakes_of_jobs(TrainConfig, "train", jobs)
+    assert line.startswith("loss.gamma=-2: allowed is a finite number >= 0")
+
+
+def test_an_experiment_brings_its_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("plugins: [no_such_module]\n")
+    (tmp_path / "experiment" / "torn.yaml").write_text("plugins: [\n")
+    monkeypatch.setattr(parse, "CONF", tmp_path)
+    assert parse._plugins_of_files({"experiment": ["mine", "torn", "other"]}) == ["no_such_module"]
 
 
 @pytest.mark.parametrize("braces", [["0:0", "else:1"], ["128-0-0:1", "0-0-0:0", "else:ignore"]])
