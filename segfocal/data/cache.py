@@ -19,7 +19,7 @@ import numpy as np
 from segfocal.data.measure import SampleStats
 from segfocal.data.source import Array
 
-VERSION = 3  # of what is measured and how it is kept
+VERSION = 4  # of what is measured and how it is kept
 
 log = logging.getLogger(__name__)
 

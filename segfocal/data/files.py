@@ -68,21 +68,22 @@ class MaskFiles:
 
     def __init__(self, config: FilesConfig, task: TaskConfig) -> None:
         self.labels = LabelMap(task, config.label_map)
-        self.exif, self.palettes = config.exif, Palettes() if config.label_map is None else None  # else it is said what numbers mean
         self.stacked = task.name == "multilabel"
-        self.max_megapixels = config.max_megapixels
+        self.exif, self.max_megapixels = config.exif, config.max_megapixels
+        self.palettes = [Palettes() for _ in range(task.num_classes if self.stacked else 1)]  # a class may have its own
+        self.compared = config.label_map is None  # else it is said what numbers mean
         self.settings = str(config.label_map)
 
     def identity(self, sample: Sample) -> list[str]:
         return [file_identity(path) for path in sample.masks]
 
     def read(self, sample: Sample, size: tuple[int, int]) -> Array:
-        planes = [self._plane(path, size) for path in sample.masks]
+        planes = [self._plane(path, size, palettes) for path, palettes in zip(sample.masks, self.palettes, strict=True)]
         return np.stack(planes, axis=-1) if self.stacked else planes[0]
 
-    def _plane(self, path: Path, size: tuple[int, int]) -> Array:
-        labels = self.labels
-        mask = read_mask(path, self.max_megapixels, labels.colours, labels.rules.thresholds, self.exif, self.palettes)
+    def _plane(self, path: Path, size: tuple[int, int], palettes: Palettes) -> Array:
+        labels, known = self.labels, palettes if self.compared else None
+        mask = read_mask(path, self.max_megapixels, labels.colours, labels.rules.thresholds, self.exif, known)
         if mask.shape[:2] != size:
             (mask_h, mask_w), (height, width) = mask.shape[:2], size
             turned = "it fits the image turned by 90 degrees: see data.exif" if (mask_w, mask_h) == (height, width) else ""

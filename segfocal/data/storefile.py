@@ -22,7 +22,7 @@ from segfocal.data.room import free_disk
 from segfocal.data.source import Array, Source
 from segfocal.data.store import Layout, Stored, advice, fill, in_threads, mapped, room, summary
 
-VERSION = 1  # of the file
+VERSION = 2  # of the file and of how samples are read
 END = 8  # bytes of the number
 OTHERS = 3  # so many files of other samples of the same data are kept
 FORGOTTEN = 24 * 3600  # seconds after which an unfinished file is of a run that was killed

@@ -178,6 +178,12 @@ def test_an_index_means_the_same_in_all_masks(tmp_path: Path) -> None:
         read("masks")
     assert read("masks", {"0-0-0": 0, "0-0-255": 1, "255-0-0": 2}) == [[0, 1, 2, 1], [0, 2, 0, 2]]
     assert len(read("masks", {0: 0, 1: 1, 2: 2})) == 2  # it is said that the numbers count
+    for name, colour in (("white", [255, 255, 255]), ("red", [255, 0, 0])):  # a folder a class
+        plane = Image.fromarray(np.ones((4, 4), np.uint8))
+        plane.putpalette([0, 0, 0, *colour])
+        plane.save(tmp_path / f"{name}.png")
+    files = MaskFiles(FolderConfig(root=str(tmp_path)), TaskConfig(name="multilabel", classes=["a", "b"]))
+    assert files.read(Sample("a", tmp_path, [tmp_path / "white.png", tmp_path / "red.png"]), (4, 4)).all()
 
 
 def test_greys_of_a_gif_are_its_numbers_however_they_are_stored(tmp_path: Path) -> None:
