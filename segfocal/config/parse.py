@@ -22,7 +22,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
-from yaml import YAMLError
+from yaml import YAMLError  # type: ignore[import-untyped]  # Hydra brings it, and no types
 
 from segfocal.config import hydrakeys, launchers
 from segfocal.config.messages import lines_of
@@ -85,13 +85,22 @@ def mistakes_of_jobs(schema: type, config_name: str, jobs: list[list[str]]) -> l
     """Every mistake of jobs, a line each; for use while Hydra runs."""
     problems: list[str] = []
     parser = OverridesParser.create()
-    seen: set[str] = set()
-    telling = [job for job in jobs if not (seen.issuperset(job) or seen.update(job))]  # with a value that none before has
-    for job in _shown([*telling, *(job for job in jobs if job not in telling)][:MOST_JOBS_CHECKED]):
+    for job in _shown(_telling(jobs)[:MOST_JOBS_CHECKED]):
         problems += [
             line for line in _mistakes_of_job(schema, config_name, parser.parse_overrides(job), lambda config: []) if line not in problems
         ]
     return problems
+
+
+def _telling(jobs: list[list[str]]) -> list[list[str]]:
+    """Jobs, those with a value that none before them has at the front."""
+    seen: set[str] = set()
+    first: list[list[str]] = []
+    rest: list[list[str]] = []
+    for job in jobs:
+        (rest if seen.issuperset(job) else first).append(job)
+        seen.update(job)
+    return first + rest
 
 
 def sweeps(overrides: list[str]) -> list[str]:
