@@ -13,6 +13,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
+from segfocal.cells import harmless
 from segfocal.config.task import TaskConfig
 from segfocal.decision import Decision
 from segfocal.metrics.ranking import auroc, highest, highest_of_multiclass
@@ -20,9 +21,6 @@ from segfocal.metrics.ranking import auroc, highest, highest_of_multiclass
 Counts = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Why = Literal["worst", "best", "random"]
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-"""What a spreadsheet may take for the beginning of a formula."""
 
 
 class _Row(NamedTuple):
@@ -233,8 +231,3 @@ def _mean(per_class_NC: Floats) -> Floats:
     total = np.where(there, per_class_NC, 0).sum(1)
     mean: Floats = np.divide(total, there.sum(1), out=np.full(len(total), np.nan), where=there.any(1))
     return mean
-
-
-def harmless(cell: str) -> str:
-    """A cell of a table as a spreadsheet takes it for text: with an apostrophe before what would be a formula."""
-    return f"'{cell}" if cell.startswith(_FORMULA) else cell

@@ -13,8 +13,8 @@ import json
 from pathlib import Path
 from typing import IO, Any
 
+from segfocal.cells import harmless
 from segfocal.errors import UserError
-from segfocal.metrics.images import harmless
 from segfocal.rundir import lock
 from segfocal.wholefile import write_whole
 
