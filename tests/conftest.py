@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import os
@@ -26,8 +27,17 @@ ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a script: what is started here would not hear it, either
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Dealt out one by one, the tests of a group would prepare what they share once in each process: some releases do so, and say nothing."""
+    """Dealt out one by one, the tests of a group would prepare what they share once in each process: some releases do so, and say nothing.
+
+    What has been imported by now stays: looking through it for garbage, again and again, takes a sixth of the time of tests.
+    """
+    gc.collect()
+    gc.freeze()
     if "PYTEST_XDIST_WORKER" in os.environ:
         alone = [item.nodeid for item in session.items if item.get_closest_marker("xdist_group") and "@" not in item.nodeid]
         assert not alone, f"pytest and pytest-xdist do not go together: {alone[0]} is in no group"

@@ -299,7 +299,7 @@ def test_a_file_that_one_process_cannot_read_ends_all_with_one_line(two: Runs, t
     (chunk,) = (pack / "val").glob("*.bin")
     content = bytearray(chunk.read_bytes())
     ends = np.frombuffer(content, np.uint32, 1 + 9, 4)[1:]  # of the samples: LitData has their number first, then where each begins
-    content[ends[6] - 1] ^= 255  # in the fourth batch, of the second process
+    content[ends[3] - 1] ^= 255  # in the fourth batch, of the second process: larger images come first
     chunk.write_bytes(content)
     port = free_port()
     both = {"SLURM_JOB_ID": "1", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_NODEID": "0", "SLURM_NTASKS": "2"}
@@ -318,7 +318,7 @@ def test_a_file_that_one_process_cannot_read_ends_all_with_one_line(two: Runs, t
     ]
     said = [process.communicate(timeout=120) for process in ranks]
     assert said[0][1] == ""
-    assert said[1][1].startswith(f"{chunk}: photo_21 is damaged: ")
+    assert said[1][1].startswith(f"{chunk}: photo_18 is damaged: ")
     assert len(said[1][1].splitlines()) == 1
     assert "Traceback" not in said[0][0] + said[1][0]
     assert [process.returncode for process in ranks] == [1, 2]
