@@ -85,7 +85,7 @@ def mistakes_of_jobs(schema: type, config_name: str, jobs: list[list[str]]) -> l
     """Every mistake of jobs, a line each; for use while Hydra runs."""
     problems: list[str] = []
     parser = OverridesParser.create()
-    for job in _shown(_telling(jobs)[:MOST_JOBS_CHECKED]):
+    for job in _shown(_telling(jobs)):
         problems += [
             line for line in _mistakes_of_job(schema, config_name, parser.parse_overrides(job), lambda config: []) if line not in problems
         ]
@@ -93,14 +93,13 @@ def mistakes_of_jobs(schema: type, config_name: str, jobs: list[list[str]]) -> l
 
 
 def _telling(jobs: list[list[str]]) -> list[list[str]]:
-    """Jobs, those with a value that none before them has at the front."""
-    seen: set[str] = set()
-    first: list[list[str]] = []
-    rest: list[list[str]] = []
-    for job in jobs:
-        (rest if seen.issuperset(job) else first).append(job)
+    """As many jobs as are checked, each time the one with most values that none before it has."""
+    left, chosen, seen = dict(enumerate(jobs)), list[list[str]](), set[str]()
+    while left and len(chosen) < MOST_JOBS_CHECKED:
+        job = left.pop(max(left, key=lambda number: len(seen.union(left[number]))))
+        chosen.append(job)
         seen.update(job)
-    return first + rest
+    return chosen
 
 
 def sweeps(overrides: list[str]) -> list[str]:
